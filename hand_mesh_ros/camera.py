@@ -1,0 +1,119 @@
+"""The camera that took an image: pinhole intrinsics, lens distortion, projection and its inverse."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from hand_mesh_ros.errors import CameraError
+
+#: Number of coefficients each distortion model of sensor_msgs/CameraInfo carries.
+_COEFFICIENTS = {'none': (0,), 'plumb_bob': (4, 5), 'rational_polynomial': (8, 12, 14), 'equidistant': (4,)}
+
+#: Field of view assumed where nobody said otherwise: a common webcam's, width-wise, in degrees.
+DEFAULT_FOV_DEG = 60.0
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Intrinsics of one image, in its pixels.
+
+    Pixel centres lie at integer coordinates (OpenCV and ROS alike): (0, 0) is the centre of the
+    top left pixel. Points are in the camera optical frame (REP-103): z forward, x right, y down.
+
+    ``calibrated`` is False when the intrinsics were guessed, e.g. by :meth:`from_fov`; every
+    position computed with such a camera is then of unknown scale.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion_model: str = 'none'
+    distortion: tuple[float, ...] = ()
+    calibrated: bool = True
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise CameraError(f'image size {self.width}x{self.height} is empty')
+        numbers = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
+        if not all(math.isfinite(n) for n in numbers):
+            raise CameraError(f'intrinsics hold a number that is not finite: {numbers}')
+        if self.fx <= 0 or self.fy <= 0:
+            raise CameraError(f'focal lengths must be positive, got fx={self.fx}, fy={self.fy}')
+        if self.distortion_model not in _COEFFICIENTS:
+            raise CameraError(
+                f'distortion model {self.distortion_model!r} is not one of {sorted(_COEFFICIENTS)}'
+            )
+        if len(self.distortion) not in _COEFFICIENTS[self.distortion_model]:
+            raise CameraError(
+                f'{self.distortion_model} takes {_COEFFICIENTS[self.distortion_model]} coefficients, '
+                f'got {len(self.distortion)}'
+            )
+
+    @classmethod
+    def from_fov(cls, width: int, height: int, fov_deg: float = DEFAULT_FOV_DEG) -> Camera:
+        """Guess a camera from its horizontal field of view in degrees; ``calibrated`` is False."""
+        if not 1.0 <= fov_deg <= 170.0:
+            raise CameraError(f'field of view must be within 1 to 170 degrees, got {fov_deg}')
+        focal = width / (2.0 * math.tan(math.radians(fov_deg) / 2.0))
+        return cls(width, height, focal, focal, (width - 1) / 2.0, (height - 1) / 2.0, calibrated=False)
+
+    @property
+    def K(self) -> np.ndarray:
+        """Intrinsic matrix, (3,3) float64."""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+    def window(self, x0: int, y0: int, width: int, height: int, scale: float = 1.0) -> Camera:
+        """Camera of the window of ``width`` x ``height`` pixels whose top left pixel is (x0, y0), enlarged ``scale`` times.
+
+        The window may reach beyond the image. Distortion stays: it is a property of the rays.
+        """
+        return replace(
+            self,
+            width=round(width * scale),
+            height=round(height * scale),
+            fx=self.fx * scale,
+            fy=self.fy * scale,
+            cx=(self.cx - x0 + 0.5) * scale - 0.5,
+            cy=(self.cy - y0 + 0.5) * scale - 0.5,
+        )
+
+    def project(self, points_camera: np.ndarray) -> np.ndarray:
+        """Pixels (N,2) float64 of points (N,3) in metres; NaN for points not in front of the camera."""
+        points = np.asarray(points_camera, np.float64).reshape(-1, 3)
+        pixels = np.full((len(points), 2), np.nan)
+        front = points[:, 2] > 1e-6
+        if not front.any():
+            return pixels
+        seen = points[front]
+        if not self.distortion:
+            pixels[front] = seen[:, :2] / seen[:, 2:] * (self.fx, self.fy) + (self.cx, self.cy)
+            return pixels
+        zero = np.zeros(3)
+        coefficients = np.asarray(self.distortion)
+        if self.distortion_model == 'equidistant':
+            projected, _ = cv2.fisheye.projectPoints(seen[:, None], zero, zero, self.K, coefficients)
+        else:
+            projected, _ = cv2.projectPoints(seen, zero, zero, self.K, coefficients)
+        pixels[front] = projected.reshape(-1, 2)
+        return pixels
+
+    def rays(self, pixels: np.ndarray) -> np.ndarray:
+        """Viewing directions (N,2) float64, (x/z, y/z) without distortion, of pixels (N,2)."""
+        pixels = np.asarray(pixels, np.float64).reshape(-1, 2)
+        if not self.distortion:
+            return (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
+        coefficients = np.asarray(self.distortion)
+        undistort = cv2.fisheye.undistortPoints if self.distortion_model == 'equidistant' else cv2.undistortPoints
+        return undistort(pixels[:, None], self.K, coefficients).reshape(-1, 2)
+
+    def unproject(self, pixels: np.ndarray, depth_m: np.ndarray) -> np.ndarray:
+        """Points (N,3) in metres of pixels (N,2) at depths (N,) along the optical axis."""
+        depth = np.asarray(depth_m, np.float64).reshape(-1, 1)
+        return np.hstack([self.rays(pixels) * depth, depth])
