@@ -110,7 +110,9 @@ class Camera:
         if not self.distortion:
             return (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
         coefficients = np.asarray(self.distortion)
-        undistort = cv2.fisheye.undistortPoints if self.distortion_model == 'equidistant' else cv2.undistortPoints
+        undistort = (
+            cv2.fisheye.undistortPoints if self.distortion_model == 'equidistant' else cv2.undistortPoints
+        )
         return undistort(pixels[:, None], self.K, coefficients).reshape(-1, 2)
 
     def unproject(self, pixels: np.ndarray, depth_m: np.ndarray) -> np.ndarray:
