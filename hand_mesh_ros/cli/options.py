@@ -1,0 +1,61 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hand_mesh_ros.estimator import HandMeshEstimator
+from hand_mesh_ros.reconstruction import METHODS
+
+
+def add_estimator_options(parser: argparse.ArgumentParser) -> None:
+    """Options of HandMeshEstimator."""
+    group = parser.add_argument_group('reconstruction')
+    group.add_argument('--method', choices=METHODS, default=METHODS[0], help='default: %(default)s')
+    add_model_options(group)
+    group.add_argument('--max-hands', type=int, default=2, metavar='N', help='default: %(default)s')
+    group.add_argument(
+        '--min-score',
+        type=float,
+        default=0.5,
+        metavar='S',
+        help='detections below are left out (default: %(default)s)',
+    )
+
+
+def add_model_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Options that say which hand is fitted."""
+    parser.add_argument(
+        '--hand-model',
+        type=Path,
+        metavar='FILE',
+        help='your MANO_RIGHT.pkl, or an npz with its fields (default: the open hand model of the package)',
+    )
+    parser.add_argument(
+        '--hand-length',
+        type=float,
+        metavar='M',
+        help='length of the hands, wrist to tip of the middle finger, in metres (default: a mean hand)',
+    )
+
+
+def make_estimator(arguments: argparse.Namespace, *, streaming: bool) -> HandMeshEstimator:
+    """The estimator that the options of :func:`add_estimator_options` ask for."""
+    return HandMeshEstimator(
+        arguments.method,
+        hand_model=arguments.hand_model,
+        max_hands=arguments.max_hands,
+        min_score=arguments.min_score,
+        streaming=streaming,
+        hand_length_m=arguments.hand_length,
+    )
+
+
+def camera_numbers(text: str) -> tuple[float, float, float, float]:
+    """``fx,fy,cx,cy`` as numbers, for argparse."""
+    try:
+        fx, fy, cx, cy = (float(part) for part in text.split(','))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is not four numbers fx,fy,cx,cy') from None
+    return fx, fy, cx, cy

@@ -1,0 +1,80 @@
+"""The camera model against closed forms and OpenCV."""
+
+import cv2
+import numpy as np
+import pytest
+
+from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.errors import CameraError
+
+POINTS = np.random.default_rng(0).uniform([-0.3, -0.2, 0.3], [0.3, 0.2, 1.5], (50, 3))
+
+PLUMB_BOB = Camera(640, 480, 600.0, 590.0, 310.0, 250.0, 'plumb_bob', (-0.2, 0.05, 0.001, -0.002, 0.01))
+RATIONAL = Camera(
+    640, 480, 600.0, 590.0, 310.0, 250.0, 'rational_polynomial', (0.3, 0.1, 1e-3, -1e-3, 0.02, 0.5, 0.1, 0.03)
+)
+FISHEYE = Camera(640, 480, 300.0, 300.0, 320.0, 240.0, 'equidistant', (0.05, -0.01, 0.003, -0.001))
+PINHOLE = Camera(640, 480, 600.0, 590.0, 310.0, 250.0)
+
+
+def test_the_optical_axis_meets_the_principal_point():
+    np.testing.assert_allclose(PINHOLE.project(np.array([[0.0, 0.0, 2.0]])), [[310.0, 250.0]])
+
+
+def test_a_point_to_the_right_and_below_has_larger_pixels():
+    np.testing.assert_allclose(PINHOLE.project(np.array([[0.1, 0.2, 2.0]])), [[310.0 + 30.0, 250.0 + 59.0]])
+
+
+@pytest.mark.parametrize('camera', [PLUMB_BOB, RATIONAL])
+def test_distortion_is_that_of_opencv(camera):
+    expected, _ = cv2.projectPoints(POINTS, np.zeros(3), np.zeros(3), camera.K, np.array(camera.distortion))
+    np.testing.assert_allclose(camera.project(POINTS), expected[:, 0], atol=1e-9)
+
+
+def test_equidistant_follows_its_formula():
+    x, y = (POINTS[:, :2] / POINTS[:, 2:]).T
+    radius = np.hypot(x, y)
+    theta = np.arctan(radius)
+    bent = theta * (1 + sum(k * theta ** (2 * i + 2) for i, k in enumerate(FISHEYE.distortion)))
+    expected = np.stack([x, y], 1) / radius[:, None] * bent[:, None] * 300.0 + (320.0, 240.0)
+    np.testing.assert_allclose(FISHEYE.project(POINTS), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('camera', [PINHOLE, PLUMB_BOB, RATIONAL, FISHEYE])
+def test_unproject_undoes_project(camera):
+    np.testing.assert_allclose(camera.unproject(camera.project(POINTS), POINTS[:, 2]), POINTS, atol=1e-4)
+
+
+@pytest.mark.parametrize('camera', [PINHOLE, PLUMB_BOB])
+def test_points_behind_the_camera_have_no_pixel(camera):
+    pixels = camera.project(np.array([[0.1, 0.0, -1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
+    assert np.isnan(pixels[:2]).all()
+    assert np.isfinite(pixels[2]).all()
+
+
+def test_field_of_view_spans_the_image_edges_and_is_a_guess():
+    camera = Camera.from_fov(640, 480, 90.0)
+    left = camera.rays(np.array([[-0.5, 239.5]]))  # the outer edge of the first pixel
+    np.testing.assert_allclose(left, [[-1.0, 0.0]], atol=1e-12)
+    assert not camera.calibrated
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        (0, 480, 600.0, 600.0, 320.0, 240.0),
+        (640, 480, 0.0, 600.0, 320.0, 240.0),
+        (640, 480, float('nan'), 600.0, 320.0, 240.0),
+        (640, 480, 600.0, 600.0, 320.0, 240.0, 'plumb_bob', (0.1,)),
+        (640, 480, 600.0, 600.0, 320.0, 240.0, 'thin_prism', ()),
+    ],
+)
+def test_impossible_intrinsics_are_refused(arguments):
+    with pytest.raises(CameraError):
+        Camera(*arguments)
+
+
+@pytest.mark.parametrize('angle', [0.0, -10.0, 180.0, float('nan')])
+def test_impossible_field_of_view_is_refused(angle):
+    with pytest.raises(CameraError):
+        Camera.from_fov(640, 480, angle)
