@@ -70,7 +70,7 @@ class Camera:
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
     def window(self, x0: int, y0: int, width: int, height: int, scale: float = 1.0) -> Camera:
-        """Camera of the window of ``width`` x ``height`` pixels whose top left pixel is (x0, y0), enlarged ``scale`` times.
+        """Camera of a window: ``width`` x ``height`` pixels from (x0, y0), ``scale`` times as large.
 
         The window may reach beyond the image. Distortion stays: it is a property of the rays.
         """
