@@ -1,0 +1,1 @@
+"""The ROS 2 half: nodes, and what stands between messages and the library."""

@@ -1,0 +1,198 @@
+"""``hand-mesh demo``: a stream played through the node over DDS; a bag, pictures and a table come out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import MarkerArray
+
+from hand_mesh_ros.datasets.demo_clip import render_demo_clip
+from hand_mesh_ros.errors import ConfigurationError, HandMeshError
+from hand_mesh_ros.hand import Side
+from hand_mesh_ros.hand_model.files import load_hand_model
+from hand_mesh_ros.msg import HandMeshArray, HandModelInfo
+from hand_mesh_ros.ros.bags import report, write_overlays
+from hand_mesh_ros.ros.outputs import LATCHED_QOS, OUTPUT_QOS, TF_QOS
+from hand_mesh_ros.ros.recorder import BagRecorder, Topic
+from hand_mesh_ros.ros.running import spin_until
+from hand_mesh_ros.ros.share import share_directory
+from hand_mesh_ros.sources import list_sources
+
+_NAMESPACE = '/demo'
+_TOPICS = (
+    Topic('image/compressed', CompressedImage, OUTPUT_QOS),
+    Topic('camera_info', CameraInfo, OUTPUT_QOS),
+    Topic('hand_mesh/hands', HandMeshArray, OUTPUT_QOS),
+    Topic('hand_mesh/info', HandModelInfo, LATCHED_QOS),
+    Topic('hand_mesh/markers', MarkerArray, OUTPUT_QOS),
+    Topic('/tf', TFMessage, TF_QOS),
+    Topic('/diagnostics', DiagnosticArray, OUTPUT_QOS),
+)
+_OVERLAYS = 24
+_NODE_START_S = 60.0
+_NODE_STOP_S = 5.0
+#: The node is done when nothing more comes for this long after the player has ended.
+_QUIET_S = 1.5
+#: A webcam has no end of its own.
+_WEBCAM_S = 20.0
+
+
+class DemoError(HandMeshError):
+    """The demo ran and did not do what it is to show."""
+
+
+def run_demo(source: str | None, out: Path) -> int:
+    """Play ``source`` through the node; write ``out``/bag and ``out``/overlays, print a table.
+
+    :param source: an image, a video, a folder of both or the number of a webcam (for 20 s); None renders
+        a clip of moving hands.
+    :param out: a folder; what an earlier demo left there is replaced.
+    :return: 0.
+    :raises HandMeshError: a source that is none, or nothing came out; says why.
+    """
+    for name in ('bag', 'overlays'):
+        shutil.rmtree(out / name, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    player_parameters = {'subscribers': '2', **_player_parameters(source, out)}  # the node and the recorder
+    with _own_domain():
+        _record_run(out, player_parameters, None if source is None or not source.isdecimal() else _WEBCAM_S)
+    result = report(out / 'bag')
+    if result.frames_in == 0 or result.frames_out == 0:
+        raise DemoError(
+            f'{result.frames_in} images were sent and the hands of {result.frames_out} came back; '
+            f'the node last said: {_last_line(out / "node.log")}'
+        )
+    sides: tuple[Side, ...] = ('right', 'left')
+    models = {side: load_hand_model(None, side) for side in sides}
+    faces = {side: model.faces for side, model in models.items()}
+    pictures = write_overlays(out / 'bag', out / 'overlays', models, faces, _OVERLAYS)
+    print(result.table())
+    print(f'bag       {out / "bag"} (open it in Foxglove, or: ros2 bag play)')
+    print(f'overlays  {len(pictures)} in {out / "overlays"}')
+    return 0
+
+
+def _player_parameters(source: str | None, out: Path) -> dict[str, str]:
+    if source is not None:
+        if not source.isdecimal():
+            list_sources([Path(source)])  # tells at once if there is nothing to play
+            source = str(Path(source).resolve())
+        return {'source': json.dumps(source)}  # quoted: as YAML, a webcam's number would be a number
+    print('rendering a clip of moving hands')
+    clip = render_demo_clip(out / 'clip.mp4')
+    return {'source': str(clip.video), 'cameras_file': str(clip.cameras)}
+
+
+def _record_run(out: Path, player_parameters: dict[str, str], seconds: float | None) -> None:
+    """Run node and player, record what they publish; both have ended when this returns."""
+    node_log, player_log = out / 'node.log', out / 'player.log'
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    recorder_node = Node('recorder', namespace=_NAMESPACE)
+    try:
+        with (
+            BagRecorder(recorder_node, out / 'bag', _TOPICS) as recorder,
+            _process('hand_mesh_ros.ros.node', {}, node_log) as node,
+        ):
+            print('starting the node')
+
+            def node_is_ready() -> bool:
+                return recorder.counts['hand_mesh/info'] > 0
+
+            _spin_for(recorder_node, _NODE_START_S, lambda: node_is_ready() or node.poll() is not None)
+            if not node_is_ready():
+                raise DemoError(f'the node did not start: {_last_line(node_log)}')
+            with _process('hand_mesh_ros.ros.player', player_parameters, player_log) as player:
+                print('playing')
+                _spin_for(
+                    recorder_node, seconds, lambda: player.poll() is not None or node.poll() is not None
+                )
+            _wait_for_quiet(recorder_node, recorder)
+            if node.poll() is not None:
+                raise DemoError(f'the node ended by itself: {_last_line(node_log)}')
+    finally:
+        recorder_node.destroy_node()
+        rclpy.try_shutdown()
+    if player.returncode != 0:
+        raise DemoError(f'the player failed: {_last_line(player_log)}')
+
+
+def _spin_for(node: Node, seconds: float | None, finished: Callable[[], bool]) -> None:
+    """Serve callbacks until ``finished``, but no longer than ``seconds``."""
+    deadline = float('inf') if seconds is None else time.monotonic() + seconds
+    spin_until(node, lambda: finished() or time.monotonic() > deadline)
+
+
+def _wait_for_quiet(watcher: Node, recorder: BagRecorder) -> None:
+    last_count, last_change = -1, time.monotonic()
+
+    def quiet() -> bool:
+        nonlocal last_count, last_change
+        count = recorder.counts['hand_mesh/hands']
+        if count != last_count:
+            last_count, last_change = count, time.monotonic()
+        return time.monotonic() - last_change > _QUIET_S
+
+    spin_until(watcher, quiet)
+
+
+@contextmanager
+def _process(module: str, parameters: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A node as a process of its own, ended as Ctrl-C ends it; what it says goes to ``log``."""
+    command = [sys.executable, '-m', module, '--ros-args', '-r', f'__ns:={_NAMESPACE}']
+    for name, value in parameters.items():
+        command += ['-p', f'{name}:={value}']
+    with open(log, 'wb') as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            try:
+                process.wait(_NODE_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def _own_domain() -> Iterator[None]:
+    """A DDS domain that no other program uses, on this machine only, with room for large images."""
+    for domain in range(1, 101):  # of higher ones the ports reach into Linux's ephemeral range
+        with socket.socket() as lock:
+            try:
+                lock.bind(('127.0.0.1', 32768 + domain))  # the port by which ROS's own tests lock domains
+            except OSError:
+                continue
+            os.environ['ROS_DOMAIN_ID'] = str(domain)
+            os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+            if os.environ.get('ROS_DISTRO') == 'humble':  # which has an older name for it
+                os.environ['ROS_LOCALHOST_ONLY'] = '1'
+            os.environ.setdefault(
+                'FASTRTPS_DEFAULT_PROFILES_FILE', str(share_directory() / 'config' / 'fastdds_shm.xml')
+            )
+            print(f'ROS_DOMAIN_ID={domain}')
+            yield
+            return
+    raise ConfigurationError('no free ROS domain on this machine: 100 programs hold one each')
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding='utf-8', errors='replace').strip().splitlines()
+    return f'{lines[-1] if lines else "it said nothing"} ({log})'

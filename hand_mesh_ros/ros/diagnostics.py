@@ -1,0 +1,130 @@
+"""What the node says of itself: rates, drops, delays, and what seems to be wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Counts since the start, and rates and times since the snapshot before."""
+
+    frames_in: int
+    frames_out: int
+    drops: dict[str, int]  #: by reason
+    input_hz: float
+    output_hz: float
+    new_drops: dict[str, int]
+    inference_ms: tuple[float, float]  #: median and 95th percentile; NaN where there was no frame
+    latency_ms: tuple[float, float]  #: the same, from the image's stamp to the publishing of its hands
+
+
+class Statistics:
+    """Counts the frames of a stream. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._frames_in = 0
+        self._frames_out = 0
+        self._drops: Counter[str] = Counter()
+        self._last_frame_s = time.monotonic()
+        self._start_window()
+
+    def frame_in(self) -> None:
+        """An image came."""
+        with self._lock:
+            self._frames_in += 1
+            self._last_frame_s = time.monotonic()
+
+    def frame_out(self, inference_ms: float, latency_ms: float) -> None:
+        """The hands of an image were published."""
+        with self._lock:
+            self._frames_out += 1
+            self._inference_ms.append(inference_ms)
+            self._latency_ms.append(latency_ms)
+
+    def drop(self, reason: str) -> None:
+        """An image was not looked at, or nothing was published of it."""
+        with self._lock:
+            self._drops[reason] += 1
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the last image came, or since the start."""
+        with self._lock:
+            return time.monotonic() - self._last_frame_s
+
+    def snapshot(self) -> Snapshot:
+        """What was counted; starts the next window."""
+        with self._lock:
+            duration = max(time.monotonic() - self._window_start_s, 1e-3)
+            snapshot = Snapshot(
+                frames_in=self._frames_in,
+                frames_out=self._frames_out,
+                drops=dict(self._drops),
+                input_hz=(self._frames_in - self._window_in) / duration,
+                output_hz=(self._frames_out - self._window_out) / duration,
+                new_drops=dict(self._drops - self._window_drops),
+                inference_ms=_median_and_p95(self._inference_ms),
+                latency_ms=_median_and_p95(self._latency_ms),
+            )
+            self._start_window()
+            return snapshot
+
+    def _start_window(self) -> None:
+        self._window_start_s = time.monotonic()
+        self._window_in = self._frames_in
+        self._window_out = self._frames_out
+        self._window_drops = self._drops.copy()
+        self._inference_ms: list[float] = []
+        self._latency_ms: list[float] = []
+
+
+def silence_hint(node: Node, topic: str) -> str:
+    """Why no image may be coming on ``topic``: what a person would look at first."""
+    publishers = len(node.get_publishers_info_by_topic(topic))
+    if publishers == 0:
+        return f'nobody publishes {topic}; is the camera running, is the name remapped right?'
+    return (
+        f'{topic} has {publishers} publisher(s): do their QoS settings match (ros2 topic info -v), '
+        'and do large images get through DDS (see the Fast DDS profile in config/)?'
+    )
+
+
+def diagnostics_message(node: Node, snapshot: Snapshot, problems: list[str]) -> DiagnosticArray:
+    """The state of the node; a warning where there are ``problems``, one sentence each."""
+    values = {
+        'frames in': snapshot.frames_in,
+        'frames out': snapshot.frames_out,
+        'input rate (Hz)': f'{snapshot.input_hz:.1f}',
+        'output rate (Hz)': f'{snapshot.output_hz:.1f}',
+        'inference p50 (ms)': f'{snapshot.inference_ms[0]:.1f}',
+        'inference p95 (ms)': f'{snapshot.inference_ms[1]:.1f}',
+        'stamp to publish p50 (ms)': f'{snapshot.latency_ms[0]:.1f}',
+        'stamp to publish p95 (ms)': f'{snapshot.latency_ms[1]:.1f}',
+        **{f'dropped: {reason}': count for reason, count in sorted(snapshot.drops.items())},
+    }
+    status = DiagnosticStatus(
+        level=DiagnosticStatus.WARN if problems else DiagnosticStatus.OK,
+        name=f'{node.get_fully_qualified_name()}: hands',
+        hardware_id='none',
+        message='; '.join(problems) or 'running',
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = node.get_clock().now().to_msg()
+    return message
+
+
+def _median_and_p95(values: list[float]) -> tuple[float, float]:
+    if not values:
+        return float('nan'), float('nan')
+    median, p95 = np.percentile(values, [50, 95])
+    return float(median), float(p95)

@@ -1,0 +1,91 @@
+"""What the node publishes of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import MarkerArray
+
+from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.hand import Hand, Side
+from hand_mesh_ros.msg import HandMeshArray, HandModelInfo
+from hand_mesh_ros.rendering.overlay import draw_hands
+from hand_mesh_ros.ros import messages, transforms
+from hand_mesh_ros.ros.images import message_from_rgb
+from hand_mesh_ros.ros.markers import HandMarkers
+from hand_mesh_ros.ros.parameters import NodeParameters
+
+#: Of all outputs: everything arrives, a few wait.
+OUTPUT_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+#: Of ~/info: who comes late gets it too.
+LATCHED_QOS = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+#: Of /tf: what tf2's own broadcaster offers.
+TF_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class Outputs:
+    """The publishers of a node. Markers and the debug image are made only while somebody subscribes."""
+
+    def __init__(self, node: Node, faces: Mapping[Side, np.ndarray], info: HandModelInfo) -> None:
+        """``faces``: (F,3) vertex numbers of each side's mesh; ``info`` is published now, once."""
+        self._node = node
+        self._faces = faces
+        self._markers = HandMarkers(faces)
+        self._last_tf_stamp: tuple[int, int] | None = None
+        self._hands_publisher = node.create_publisher(HandMeshArray, '~/hands', OUTPUT_QOS)
+        self._info_publisher = node.create_publisher(HandModelInfo, '~/info', LATCHED_QOS)
+        self._marker_publisher = node.create_publisher(MarkerArray, '~/markers', OUTPUT_QOS)
+        self._image_publisher = node.create_publisher(Image, '~/debug_image', OUTPUT_QOS)
+        self._tf_publisher = node.create_publisher(TFMessage, '/tf', TF_QOS)
+        self._info_publisher.publish(info)
+
+    def publish(
+        self,
+        header: Header,
+        image: np.ndarray,
+        camera: Camera,
+        hands: Sequence[Hand],
+        parameters: NodeParameters,
+    ) -> None:
+        """Publish the hands of one image (H,W,3) uint8 RGB under its header. No hands is news, too."""
+        self._hands_publisher.publish(messages.message_from_hands(header, hands, parameters.publish_vertices))
+        if parameters.publish_tf and hands:
+            self._publish_tf(header, hands, parameters.tf_prefix)
+        if self._marker_publisher.get_subscription_count() > 0:
+            self._marker_publisher.publish(self._markers.message(header, hands))
+        if self._image_publisher.get_subscription_count() > 0:
+            picture = message_from_rgb(draw_hands(image, hands, self._faces, camera))
+            picture.header = header
+            self._image_publisher.publish(picture)
+
+    def close(self) -> None:
+        """Take the publishers down."""
+        for publisher in (
+            self._hands_publisher,
+            self._info_publisher,
+            self._marker_publisher,
+            self._image_publisher,
+            self._tf_publisher,
+        ):
+            self._node.destroy_publisher(publisher)
+
+    def _publish_tf(self, header: Header, hands: Sequence[Hand], prefix: str) -> None:
+        if not header.frame_id:
+            self._node.get_logger().warning(
+                'images have no frame_id, so that /tf cannot say where their hands are',
+                throttle_duration_sec=10.0,
+            )
+            return
+        stamp = (header.stamp.sec, header.stamp.nanosec)
+        if stamp == self._last_tf_stamp:  # tf2 warns of data that comes twice, and ignores it
+            return
+        self._last_tf_stamp = stamp
+        self._tf_publisher.publish(transforms.message_from_hands(header, hands, prefix))

@@ -1,0 +1,237 @@
+"""ROS parameters as typed records: one table says name, default, meaning and range of each.
+
+A table is a frozen dataclass whose fields are made by :func:`parameter`. The README, the YAML file in
+config/ and what ``ros2 param describe`` prints all come from it.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import yaml
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from hand_mesh_ros.camera import DEFAULT_FOV_DEG
+from hand_mesh_ros.errors import ConfigurationError
+from hand_mesh_ros.reconstruction import METHODS
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What is said of a parameter beside its name and default."""
+
+    description: str
+    limits: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    read_only: bool = False  #: it can be set when the node starts only
+
+
+def parameter(
+    default: Any,
+    description: str,
+    *,
+    limits: tuple[float, float] | None = None,
+    choices: Sequence[str] = (),
+    read_only: bool = False,
+) -> Any:
+    """A field of a table of parameters."""
+    meaning = Meaning(description, limits, tuple(choices), read_only)
+    return dataclasses.field(default_factory=lambda: copy.copy(default), metadata={'meaning': meaning})
+
+
+@dataclass(frozen=True)
+class NodeParameters:
+    """Parameters of hand_mesh_node."""
+
+    method: str = parameter('fit', 'How hands are reconstructed.', choices=METHODS, read_only=True)
+    detector: str = parameter(
+        'mediapipe',
+        'How hands are found: mediapipe looks for them; boxes takes them from the topic hand_boxes, paired '
+        'with the image by stamp.',
+        choices=('mediapipe', 'boxes'),
+        read_only=True,
+    )
+    hand_model_path: str = parameter(
+        '', 'A MANO .pkl or .npz of yours; empty for the open hand model of the package.', read_only=True
+    )
+    max_hands: int = parameter(2, 'The most hands to look for in one image.', limits=(1, 16), read_only=True)
+    min_score: float = parameter(
+        0.5, 'Detections scored lower than this are left out.', limits=(0.0, 1.0), read_only=True
+    )
+    hand_length_m: float = parameter(
+        0.0,
+        'Length of the hands to expect in metres, wrist to tip of the middle finger, flat; '
+        "0 for the hand model's mean.",
+        limits=(0.0, 0.3),
+        read_only=True,
+    )
+    image_transport: str = parameter(
+        'raw',
+        'raw takes sensor_msgs/Image on image; compressed, sensor_msgs/CompressedImage on image/compressed.',
+        choices=('raw', 'compressed'),
+        read_only=True,
+    )
+    image_is_rectified: bool = parameter(
+        False, 'The image is rectified: it is described by P of camera_info, not by K and D.'
+    )
+    require_calibration: bool = parameter(
+        False, 'Drop images without calibration; else their hands are published as SCALE_UNKNOWN.'
+    )
+    fov_deg: float = parameter(
+        DEFAULT_FOV_DEG,
+        'Horizontal field of view in degrees that is assumed where the camera is not calibrated.',
+        limits=(1.0, 170.0),
+    )
+    publish_vertices: bool = parameter(True, 'Fill HandMesh.vertices.')
+    publish_tf: bool = parameter(True, 'Publish frames of the wrist and the fingertips on /tf.')
+    tf_prefix: str = parameter('', 'Prefix of the frames on /tf, e.g. "front_" for front_right_hand.')
+    max_frame_age_s: float = parameter(
+        0.0,
+        'Drop an image whose stamp is older than this when its turn comes, in seconds; 0 never does.',
+        limits=(0.0, 3600.0),
+    )
+    no_image_warning_s: float = parameter(
+        3.0, 'Warn when no image came for this long, in seconds.', limits=(0.1, 3600.0)
+    )
+
+
+@dataclass(frozen=True)
+class PlayerParameters:
+    """Parameters of hand_mesh_player."""
+
+    source: str = parameter(
+        '', 'An image, a video, a folder of both, or the number of a webcam.', read_only=True
+    )
+    rate_hz: float = parameter(
+        0.0,
+        "Images a second; 0 for a video's own rate, and 30 for images.",
+        limits=(0.0, 1000.0),
+        read_only=True,
+    )
+    loop: bool = parameter(False, 'Start again at the end.', read_only=True)
+    frame_id: str = parameter('camera_optical_frame', 'Frame of the images.', read_only=True)
+    camera: Sequence[float] = parameter(
+        [0.0, 0.0, 0.0, 0.0], 'fx, fy, cx, cy of the images, in pixels; zeros when unknown.', read_only=True
+    )
+    cameras_file: str = parameter(
+        '', 'JSON object: file name -> [fx, fy, cx, cy]; it goes before camera.', read_only=True
+    )
+    fov_deg: float = parameter(
+        0.0,
+        'Horizontal field of view in degrees, for camera_info where camera is unknown; '
+        '0 publishes an uncalibrated camera_info.',
+        limits=(0.0, 170.0),
+        read_only=True,
+    )
+    boxes_file: str = parameter(
+        '',
+        'JSON object: file name -> list of {"side", "bbox"}, sent on hand_boxes with each image.',
+        read_only=True,
+    )
+    subscribers: int = parameter(
+        1,
+        'Wait before the first image until so many subscribe to the images, and to camera_info.',
+        limits=(0, 100),
+        read_only=True,
+    )
+    wait_for_subscribers_s: float = parameter(
+        5.0, 'How long to wait for them, in seconds.', limits=(0.0, 3600.0), read_only=True
+    )
+
+
+Table = TypeVar('Table', NodeParameters, PlayerParameters)
+
+
+def meaning_of(field: dataclasses.Field[Any]) -> Meaning:
+    """What a table says of one of its fields."""
+    meaning: Meaning = field.metadata['meaning']
+    return meaning
+
+
+def declare_parameters(node: Node, table: type[Table]) -> Table:
+    """Declare the parameters of ``table`` on ``node`` and return what they are set to.
+
+    Later changes that break the table are refused by the node; :func:`read_parameters` gives them.
+
+    :raises ConfigurationError: a value from a file or the command line that cannot be.
+    """
+    defaults = table()
+    for field in dataclasses.fields(table):
+        default = getattr(defaults, field.name)
+        try:
+            node.declare_parameter(field.name, default, _descriptor(field, default))
+        except ParameterException as error:
+            raise ConfigurationError(f'parameter {field.name}: {error}') from error
+    values = read_parameters(node, table)
+    for field in dataclasses.fields(table):
+        problem = _problem(field, getattr(values, field.name))
+        if problem:
+            raise ConfigurationError(problem)
+    fields = {field.name: field for field in dataclasses.fields(table)}
+
+    def check(changes: list[Parameter]) -> SetParametersResult:
+        known = [(fields[change.name], change.value) for change in changes if change.name in fields]
+        problems = [problem for field, value in known if (problem := _problem(field, value))]
+        return SetParametersResult(successful=not problems, reason='; '.join(problems))
+
+    node.add_on_set_parameters_callback(check)
+    return values
+
+
+def read_parameters(node: Node, table: type[Table]) -> Table:
+    """What the parameters of ``table`` are set to now."""
+    return table(**{field.name: node.get_parameter(field.name).value for field in dataclasses.fields(table)})
+
+
+def as_yaml(table: type[Table]) -> str:
+    """A parameter file with all defaults of ``table``, each with a comment, for any node name."""
+    defaults = table()
+    lines = ['/**:', '  ros__parameters:']
+    for field in dataclasses.fields(table):
+        meaning = meaning_of(field)
+        notes = [meaning.description]
+        if meaning.choices:
+            notes.append(f'One of: {", ".join(meaning.choices)}.')
+        if meaning.limits:
+            notes.append('Range: {:g} to {:g}.'.format(*meaning.limits))
+        if meaning.read_only:
+            notes.append('Read-only.')
+        lines += textwrap.wrap(' '.join(notes), 100, initial_indent='    # ', subsequent_indent='    # ')
+        value = yaml.safe_dump(getattr(defaults, field.name), default_flow_style=True).splitlines()[0]
+        lines.append(f'    {field.name}: {value}')
+    return '\n'.join(lines) + '\n'
+
+
+def _descriptor(field: dataclasses.Field[Any], default: Any) -> ParameterDescriptor:
+    meaning = meaning_of(field)
+    descriptor = ParameterDescriptor(description=meaning.description, read_only=meaning.read_only)
+    if meaning.choices:
+        descriptor.additional_constraints = f'one of: {", ".join(meaning.choices)}'
+    if meaning.limits:
+        low, high = meaning.limits
+        if isinstance(default, int):
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
+        else:
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(low), to_value=float(high))
+            ]
+    return descriptor
+
+
+def _problem(field: dataclasses.Field[Any], value: Any) -> str:
+    """What is wrong with a value that its type and range let through; empty if nothing is."""
+    meaning = meaning_of(field)
+    if meaning.choices and value not in meaning.choices:
+        return f'parameter {field.name} must be one of {", ".join(meaning.choices)}, got {value!r}'
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'parameter {field.name} must be finite, got {value}'
+    return ''

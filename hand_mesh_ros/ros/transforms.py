@@ -1,0 +1,53 @@
+"""Hands as TF frames: one at the wrist, and one at each fingertip as its child."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+
+from hand_mesh_ros.hand import Hand
+from hand_mesh_ros.hand_model.keypoints import FINGERS
+from hand_mesh_ros.hand_model.rotations import axis_angles
+
+
+def frame_names(hands: Sequence[Hand], prefix: str = '') -> list[str]:
+    """A frame name for each hand: ``right_hand``, ``left_hand``; a second right hand is ``right_hand_2``."""
+    names = []
+    for i, hand in enumerate(hands):
+        number = 1 + sum(other.side == hand.side for other in hands[:i])
+        names.append(f'{prefix}{hand.side}_hand' + (f'_{number}' if number > 1 else ''))
+    return names
+
+
+def message_from_hands(header: Header, hands: Sequence[Hand], prefix: str = '') -> TFMessage:
+    """The frames of all hands of one image, under that image's stamp and frame.
+
+    Each hand frame is a child of ``header.frame_id``, each fingertip frame a child of its hand frame,
+    named e.g. ``right_hand_thumb_tip``.
+    """
+    transforms = []
+    for name, hand in zip(frame_names(hands, prefix), hands, strict=True):
+        transforms.append(_stamped(header, header.frame_id, name, hand.T_camera_hand))
+        T_hand_camera = np.linalg.inv(hand.T_camera_hand)
+        for finger, T_camera_tip in zip(FINGERS, hand.T_camera_fingertips, strict=True):
+            transforms.append(_stamped(header, name, f'{name}_{finger}_tip', T_hand_camera @ T_camera_tip))
+    return TFMessage(transforms=transforms)
+
+
+def _stamped(header: Header, parent: str, child: str, T_parent_child: np.ndarray) -> TransformStamped:
+    x, y, z = T_parent_child[:3, 3].tolist()
+    transform = Transform(translation=Vector3(x=x, y=y, z=z), rotation=_quaternion(T_parent_child[:3, :3]))
+    return TransformStamped(
+        header=Header(stamp=header.stamp, frame_id=parent), child_frame_id=child, transform=transform
+    )
+
+
+def _quaternion(rotation: np.ndarray) -> Quaternion:
+    vector = axis_angles(rotation)
+    half = np.linalg.norm(vector) / 2.0
+    x, y, z = (vector * (np.sinc(half / np.pi) / 2.0)).tolist()  # numpy's sinc(t) is sin(pi t) / (pi t)
+    return Quaternion(x=x, y=y, z=z, w=float(np.cos(half)))

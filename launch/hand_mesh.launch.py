@@ -1,0 +1,85 @@
+"""hand_mesh_node on a camera's topics; RViz on request.
+
+ros2 launch hand_mesh_ros hand_mesh.launch.py image:=/camera/image_raw camera_info:=/camera/camera_info
+"""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+
+def in_share(*names):
+    """Substitution: the path of a file that the package installs."""
+    return PathJoinSubstitution([FindPackageShare('hand_mesh_ros'), *names])
+
+
+def generate_launch_description():
+    """Arguments, environment, nodes."""
+    arguments = [
+        DeclareLaunchArgument(
+            'params_file',
+            default_value=in_share('config', 'hand_mesh.yaml'),
+            description='Parameters of the node; the default lists and explains them all.',
+        ),
+        DeclareLaunchArgument(
+            'namespace', default_value='', description='Namespace of the node: one a camera.'
+        ),
+        DeclareLaunchArgument('image', default_value='image', description='Topic of the images.'),
+        DeclareLaunchArgument(
+            'camera_info', default_value='camera_info', description='Topic of their calibration.'
+        ),
+        DeclareLaunchArgument(
+            'hand_boxes',
+            default_value='hand_boxes',
+            description='Topic of hand boxes, used with the parameter detector: boxes.',
+        ),
+        DeclareLaunchArgument(
+            'use_sim_time',
+            default_value='false',
+            choices=['true', 'false'],
+            description='Take the time from /clock, e.g. when a bag is played.',
+        ),
+        DeclareLaunchArgument(
+            'rviz', default_value='false', choices=['true', 'false'], description='Start RViz too.'
+        ),
+        DeclareLaunchArgument(
+            'fastdds_large_images',
+            default_value='false',
+            choices=['true', 'false'],
+            description='Use the Fast DDS profile of the package, without which large images may be lost. '
+            'Replaces a profile of yours. The camera driver needs it as well.',
+        ),
+    ]
+    fastdds_profile = SetEnvironmentVariable(
+        'FASTRTPS_DEFAULT_PROFILES_FILE',
+        in_share('config', 'fastdds_shm.xml'),
+        condition=IfCondition(LaunchConfiguration('fastdds_large_images')),
+    )
+    use_sim_time = {'use_sim_time': ParameterValue(LaunchConfiguration('use_sim_time'), value_type=bool)}
+    node = Node(
+        package='hand_mesh_ros',
+        executable='hand_mesh_node',
+        name='hand_mesh',
+        namespace=LaunchConfiguration('namespace'),
+        parameters=[LaunchConfiguration('params_file'), use_sim_time],
+        remappings=[
+            ('image', LaunchConfiguration('image')),
+            ('camera_info', LaunchConfiguration('camera_info')),
+            ('hand_boxes', LaunchConfiguration('hand_boxes')),
+        ],
+        output='screen',
+        emulate_tty=True,
+    )
+    rviz = Node(
+        package='rviz2',
+        executable='rviz2',
+        namespace=LaunchConfiguration('namespace'),
+        arguments=['-d', in_share('rviz', 'hand_mesh.rviz')],
+        parameters=[use_sim_time],
+        condition=IfCondition(LaunchConfiguration('rviz')),
+    )
+    return LaunchDescription([*arguments, fastdds_profile, node, rviz])

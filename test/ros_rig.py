@@ -1,0 +1,167 @@
+"""A node under test in a process of its own, and the camera and listener that the tests are to it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+
+from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.msg import HandBoxArray, HandMeshArray, HandModelInfo
+from hand_mesh_ros.ros.camera_info import info_from_camera
+from hand_mesh_ros.ros.images import message_from_rgb
+
+Stamp = tuple[int, int]
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Rig:
+    """Publishes images as a camera driver would, and keeps what the node publishes, by stamp."""
+
+    def __init__(self, namespace: str) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = Node('rig', namespace=namespace, context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.image = self.node.create_publisher(Image, 'image', 5)
+        self.jpeg = self.node.create_publisher(CompressedImage, 'image/compressed', 5)
+        self.info = self.node.create_publisher(CameraInfo, 'camera_info', 5)
+        self.boxes = self.node.create_publisher(HandBoxArray, 'hand_boxes', 5)
+        self.hands: dict[Stamp, HandMeshArray] = {}
+        self.tf: dict[Stamp, TFMessage] = {}
+        self.model_infos: list[HandModelInfo] = []
+        self.diagnostics: dict[str, str] = {}
+        self.diagnostics_message = ''
+        latched = QoSProfile(
+            depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
+        )
+        self.node.create_subscription(HandMeshArray, 'hand_mesh/hands', self._on_hands, 10)
+        self.node.create_subscription(HandModelInfo, 'hand_mesh/info', self.model_infos.append, latched)
+        self.node.create_subscription(TFMessage, '/tf', self._on_tf, 100)
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        self._seconds = 0
+        self._node_name = f'{namespace}/hand_mesh'
+
+    def _on_hands(self, message: HandMeshArray) -> None:
+        self.hands[message.header.stamp.sec, message.header.stamp.nanosec] = message
+
+    def _on_tf(self, message: TFMessage) -> None:
+        stamp = message.transforms[0].header.stamp
+        self.tf[stamp.sec, stamp.nanosec] = message
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        if not message.status[0].name.startswith(self._node_name + ':'):
+            return
+        self.diagnostics = {entry.key: entry.value for entry in message.status[0].values}
+        self.diagnostics_message = message.status[0].message
+
+    def wait(self, condition: Callable[[], object], seconds: float = 10.0) -> bool:
+        """Spin until the condition holds; whether it does."""
+        deadline = time.monotonic() + seconds
+        while not condition() and time.monotonic() < deadline:
+            self.executor.spin_once(timeout_sec=0.02)
+        return bool(condition())
+
+    def spin(self, seconds: float) -> None:
+        """Serve callbacks for a while."""
+        self.wait(lambda: False, seconds)
+
+    def header(self) -> Header:
+        """A header with a stamp that no other has."""
+        self._seconds += 1
+        header = Header(frame_id='camera_optical_frame')
+        header.stamp.sec = self._seconds
+        return header
+
+    def send(self, image: np.ndarray, camera: Camera | None = None) -> Stamp:
+        """Publish an image, and its camera if given; its stamp."""
+        header = self.header()
+        if camera is not None:
+            info = info_from_camera(camera)
+            info.header = header
+            self.info.publish(info)
+        message = message_from_rgb(image)
+        message.header = header
+        self.image.publish(message)
+        return header.stamp.sec, header.stamp.nanosec
+
+    def answer(self, image: np.ndarray, camera: Camera | None = None, seconds: float = 10.0) -> HandMeshArray:
+        """Send an image and wait for its hands."""
+        stamp = self.send(image, camera)
+        assert self.wait(lambda: stamp in self.hands, seconds), (
+            f'no hands within {seconds} s: {self.diagnostics}'
+        )
+        return self.hands[stamp]
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+class NodeProcess(subprocess.Popen[bytes]):
+    """hand_mesh_node in a process."""
+
+    def __init__(self, namespace: str, parameters: Sequence[str], log: Path) -> None:
+        command = [sys.executable, '-m', 'hand_mesh_ros.ros.node', '--ros-args', '-r', f'__ns:={namespace}']
+        for parameter in parameters:
+            command += ['-p', parameter]
+        self._log = log
+        with open(log, 'wb') as stream:  # a pipe that nobody reads would stop the process
+            super().__init__(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self._log.read_text()
+
+
+@contextmanager
+def node_process(namespace: str, parameters: Sequence[str] = ()) -> Iterator[NodeProcess]:
+    """A node's process, from its start; killed if the test has not ended it."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = NodeProcess(namespace, parameters, Path(folder, 'node.log'))
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def running_node(namespace: str, parameters: Sequence[str] = ()) -> Iterator[tuple[Rig, NodeProcess]]:
+    """A node that has loaded, and a rig that it listens to."""
+    with node_process(namespace, parameters) as process:
+        rig = Rig(namespace)
+        try:
+            compressed = 'image_transport:=compressed' in parameters
+            publisher = rig.jpeg if compressed else rig.image
+            ready = rig.wait(
+                lambda: (
+                    process.poll() is not None
+                    or (
+                        rig.model_infos
+                        and publisher.get_subscription_count()
+                        and rig.info.get_subscription_count()
+                    )
+                ),
+                60.0,
+            )
+            assert ready and process.poll() is None, process.output()
+            yield rig, process
+        finally:
+            rig.close()

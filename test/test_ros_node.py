@@ -1,0 +1,253 @@
+"""hand_mesh_node in a process of its own, over real DDS: what a robot relies on."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='ROS 2 is not installed')
+pytest.importorskip('hand_mesh_ros.msg', reason='the messages are not built')
+from ros_rig import ROOT, NodeProcess, Rig, node_process, running_node
+from sensor_msgs.msg import Image
+
+from hand_mesh_ros import HandMeshEstimator
+from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.datasets.demo_clip import render_demo_clip
+from hand_mesh_ros.detection.detection import HandBox
+from hand_mesh_ros.msg import HandMesh
+from hand_mesh_ros.ros.images import jpeg_from_rgb, message_from_rgb
+from hand_mesh_ros.ros.messages import message_from_boxes, message_from_hands
+from hand_mesh_ros.sources import read_frames
+
+CAMERA = Camera(640, 480, 554.0, 554.0, 319.5, 239.5)
+
+
+@pytest.fixture(scope='module')
+def frames(tmp_path_factory) -> list[np.ndarray]:
+    """A few images (480,640,3) of moving hands."""
+    clip = render_demo_clip(tmp_path_factory.mktemp('clip') / 'clip.mp4', seconds=0.2, fps=30.0)
+    return [frame.image for frame in read_frames(clip.video)]
+
+
+@pytest.fixture(scope='module')
+def node() -> Iterator[tuple[Rig, NodeProcess]]:
+    with running_node('/robot/camera') as rig_and_process:
+        yield rig_and_process
+
+
+def test_published_hands_are_those_that_the_library_computes(node, frames):
+    rig, _ = node
+    with HandMeshEstimator(streaming=True) as estimator:
+        for image in frames:
+            published = rig.answer(image, CAMERA)
+            expected = message_from_hands(published.header, estimator.estimate(image, CAMERA).hands)
+            assert published.header.frame_id == 'camera_optical_frame'
+            assert len(published.hands) == len(expected.hands) > 0
+            for hand, own in zip(published.hands, expected.hands, strict=True):
+                assert (hand.side, hand.scale_source) == (own.side, HandMesh.SCALE_NOMINAL_HAND)
+                for name in (
+                    'keypoints_3d',
+                    'keypoints_2d',
+                    'vertices',
+                    'hand_pose',
+                    'global_orient',
+                    'transl',
+                ):
+                    np.testing.assert_allclose(
+                        getattr(hand, name), getattr(own, name), atol=1e-5, err_msg=name
+                    )
+
+
+def test_an_image_without_hands_is_answered_too(node):
+    rig, _ = node
+    assert rig.answer(np.full((480, 640, 3), 90, np.uint8), CAMERA).hands == []
+
+
+def test_without_calibration_hands_are_flagged(node, frames):
+    rig, _ = node
+    hands = rig.answer(frames[0], Camera.from_fov(640, 480)).hands
+    assert hands and all(hand.scale_source == HandMesh.SCALE_UNKNOWN for hand in hands)
+    hands = rig.answer(frames[0], Camera(320, 240, 300, 300, 160, 120)).hands  # of another image size
+    assert hands and all(hand.scale_source == HandMesh.SCALE_UNKNOWN for hand in hands)
+    assert rig.wait(lambda: '320x240' in rig.diagnostics_message, 5.0), rig.diagnostics_message
+    assert rig.answer(frames[0], CAMERA).hands[0].scale_source == HandMesh.SCALE_NOMINAL_HAND
+
+
+def test_frames_go_out_once_with_the_stamp_of_the_image(node, frames):
+    rig, _ = node
+    hands = rig.answer(frames[0], CAMERA)
+    stamp = hands.header.stamp.sec, hands.header.stamp.nanosec
+    assert rig.wait(lambda: stamp in rig.tf)
+    first = rig.tf.pop(stamp).transforms
+    assert {
+        transform.header.frame_id for transform in first if transform.child_frame_id.endswith('_hand')
+    } == {'camera_optical_frame'}
+    rig.hands.clear()
+    again = message_from_rgb(frames[0])
+    again.header = hands.header
+    rig.image.publish(again)
+    assert rig.wait(lambda: stamp in rig.hands)
+    rig.spin(0.2)
+    assert stamp not in rig.tf
+
+
+def test_another_process_reads_the_same_fingertips_from_hands_and_from_tf(node, frames):
+    rig, _ = node
+    command = [sys.executable, str(ROOT / 'examples' / 'print_fingertips.py'), '--once']
+    command += ['--ros-args', '-r', 'hands:=/robot/camera/hand_mesh/hands']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as printer:
+        deadline = time.monotonic() + 20.0
+        while printer.poll() is None and time.monotonic() < deadline:
+            rig.answer(frames[0], CAMERA)
+        if printer.poll() is None:
+            printer.kill()
+        assert printer.stdout is not None
+        lines = printer.stdout.read().splitlines()
+    assert len(lines) >= 5, lines
+    for line in lines:
+        numbers = [float(number) for number in re.findall(r'[+-]\d\.\d{6}', line)]
+        assert len(numbers) == 6, line
+        np.testing.assert_allclose(numbers[:3], numbers[3:], atol=1e-5)
+
+
+def test_30_images_a_second_arrive(node, frames):
+    rig, _ = node
+    rig.answer(frames[0], CAMERA)
+    assert rig.wait(lambda: rig.diagnostics)
+    rig.spin(1.2)
+    before, count = int(rig.diagnostics['frames in']), 90
+    start = time.monotonic()
+    for i in range(count):
+        rig.send(frames[i % len(frames)], CAMERA)
+        rig.spin(max(start + (i + 1) / 30.0 - time.monotonic(), 0.0))
+    rig.spin(1.5)
+    arrived = int(rig.diagnostics['frames in']) - before
+    assert arrived >= 0.95 * count, f'{arrived} of {count}: {rig.diagnostics}'
+
+
+def garbage() -> dict[str, Image]:
+    """Images that are none, of many kinds."""
+    kinds = {
+        name: message_from_rgb(np.zeros((48, 64, 3), np.uint8))
+        for name in ('short', 'long', 'unknown', 'step')
+    }
+    kinds['short'].data = kinds['short'].data[:100]
+    kinds['long'].data.extend(array('B', bytes(1000)))
+    kinds['unknown'].encoding = 'plaid8'
+    kinds['step'].step = 7
+    kinds['zero'] = Image()
+    kinds['zero width'] = Image(height=48, encoding='rgb8')
+    kinds['huge header'] = Image(height=2**31, width=2**31, step=2**32 - 1, encoding='rgb8')
+    kinds['1x1'] = message_from_rgb(np.zeros((1, 1, 3), np.uint8))
+    return kinds
+
+
+def resident_mib(process: NodeProcess) -> float:
+    status = Path(f'/proc/{process.pid}/status').read_text()
+    found = re.search(r'VmRSS:\s+(\d+) kB', status)
+    assert found
+    return int(found[1]) / 1024
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='memory is read from /proc')
+def test_garbage_neither_stops_nor_grows_the_node(node, frames):
+    rig, process = node
+    huge = message_from_rgb(np.zeros((4320, 7680, 3), np.uint8))
+
+    def pour(rounds: int) -> None:
+        huge.header = rig.header()
+        rig.image.publish(huge)
+        rig.spin(1.5)
+        for _ in range(rounds):
+            for message in garbage().values():
+                message.header = rig.header()
+                rig.image.publish(message)
+                rig.spin(0.01)
+
+    pour(5)
+    rig.answer(frames[0], CAMERA)
+    before = resident_mib(process)
+    for _ in range(3):
+        pour(10)
+    assert rig.answer(frames[0], CAMERA).hands
+    assert resident_mib(process) < before + 40.0
+    assert rig.wait(lambda: int(rig.diagnostics.get('dropped: malformed', 0)) > 50, 3.0), rig.diagnostics
+    assert 'dropped: error' not in rig.diagnostics
+
+
+def test_the_node_tells_when_no_image_comes():
+    with running_node('/dark', ['no_image_warning_s:=0.5']) as (rig, process):
+        assert rig.wait(lambda: 'no image for' in rig.diagnostics_message, 5.0)
+        assert '/dark/image' in rig.diagnostics_message and 'QoS' in rig.diagnostics_message
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0 and '/dark/image' in process.output()
+
+
+def test_compressed_images_with_boxes_of_another_detector(frames):
+    parameters = [
+        'image_transport:=compressed',
+        'detector:=boxes',
+        'require_calibration:=true',
+        'publish_vertices:=false',
+        'tf_prefix:=front_',
+    ]
+    image = frames[0]
+    with HandMeshEstimator() as estimator:
+        hand = estimator.estimate(image, CAMERA).hands[0]
+    with running_node('/boxed', parameters) as (rig, _):
+        assert rig.wait(lambda: rig.boxes.get_subscription_count() > 0)
+
+        def publish() -> tuple[int, int]:
+            jpeg = jpeg_from_rgb(image, quality=98)
+            jpeg.header = rig.header()
+            rig.jpeg.publish(jpeg)
+            rig.boxes.publish(message_from_boxes(jpeg.header, [HandBox(hand.side, hand.bbox_px)]))
+            return jpeg.header.stamp.sec, 0
+
+        publish()
+        assert rig.wait(lambda: rig.diagnostics.get('dropped: uncalibrated') == '1', 5.0), rig.diagnostics
+        assert not rig.hands
+        info_stamp = rig.send(image, CAMERA)  # the raw image goes nowhere
+        stamp = publish()
+        assert rig.wait(lambda: stamp in rig.hands and stamp in rig.tf), rig.diagnostics
+        (published,) = rig.hands[stamp].hands
+        assert info_stamp not in rig.hands
+        assert len(published.vertices) == 0 and published.scale_source == HandMesh.SCALE_NOMINAL_HAND
+        # The JPEG's pixels differ a little from the image's.
+        assert np.abs(published.keypoints_2d - hand.keypoints_2d.reshape(-1)).mean() < 3.0
+        assert rig.tf[stamp].transforms[0].child_frame_id == f'front_{hand.side}_hand'
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_node_in_time_while_images_come(number, frames):
+    with running_node('/ending') as (rig, process):
+        for _ in range(15):
+            rig.send(frames[0], CAMERA)
+            rig.spin(0.02)
+        start = time.monotonic()
+        process.send_signal(number)
+        while process.poll() is None and time.monotonic() < start + 10.0:
+            rig.send(frames[0], CAMERA)
+            rig.spin(0.02)
+        assert time.monotonic() - start < 3.0
+        assert process.returncode == 0, process.output()
+        assert 'Traceback' not in process.output(), process.output()
+
+
+@pytest.mark.parametrize(
+    ('parameter', 'told'),
+    [('hand_model_path:=/nowhere/MANO_RIGHT.pkl', '/nowhere/MANO_RIGHT.pkl'), ('method:=magic', 'method')],
+)
+def test_what_cannot_work_is_told_at_the_start(parameter, told):
+    with node_process('/broken', [parameter]) as process:
+        assert process.wait(60) == 1
+        assert told in process.output() and 'Traceback' not in process.output()

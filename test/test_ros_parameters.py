@@ -1,0 +1,93 @@
+"""Parameters are declared with what they mean, checked, and the shipped YAML file lists them all."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('rclpy', reason='ROS 2 is not installed')
+import rclpy
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from hand_mesh_ros.errors import ConfigurationError
+from hand_mesh_ros.ros.parameters import (
+    NodeParameters,
+    PlayerParameters,
+    as_yaml,
+    declare_parameters,
+    meaning_of,
+    read_parameters,
+)
+
+CONFIG = Path(__file__).parents[1] / 'config' / 'hand_mesh.yaml'
+
+
+@pytest.fixture
+def make_node():
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    nodes = []
+
+    def make(*arguments: str) -> Node:
+        # None of these nodes talks to anybody: no services, no clock.
+        nodes.append(
+            Node(
+                'probe', context=context, cli_args=['--ros-args', *arguments], start_parameter_services=False
+            )
+        )
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize('table', [NodeParameters, PlayerParameters])
+def test_defaults_are_those_of_the_table_and_described(make_node, table):
+    node = make_node()
+    assert declare_parameters(node, table) == table()
+    for field in dataclasses.fields(table):
+        descriptor = node.describe_parameter(field.name)
+        assert descriptor.description.endswith('.')
+        assert descriptor.read_only == meaning_of(field).read_only
+
+
+def test_values_come_from_the_command_line(make_node):
+    values = declare_parameters(make_node('-p', 'max_hands:=4', '-p', 'tf_prefix:=left_'), NodeParameters)
+    assert (values.max_hands, values.tf_prefix) == (4, 'left_')
+
+
+def test_the_shipped_file_holds_every_parameter_with_its_default(make_node):
+    assert CONFIG.read_text() == as_yaml(NodeParameters), (
+        'write it anew: python -c "from hand_mesh_ros.ros.parameters import *; '
+        'print(as_yaml(NodeParameters), end=str())" > config/hand_mesh.yaml'
+    )
+    assert declare_parameters(make_node('--params-file', str(CONFIG)), NodeParameters) == NodeParameters()
+
+
+@pytest.mark.parametrize(
+    'setting',
+    ['max_hands:=0', 'max_hands:=2.5', 'method:=magic', 'fov_deg:=.nan', 'min_score:=1.5', 'tf_prefix:=3'],
+)
+def test_values_that_cannot_be_stop_the_start(make_node, setting):
+    with pytest.raises(ConfigurationError, match=setting.split(':')[0]):
+        declare_parameters(make_node('-p', setting), NodeParameters)
+
+
+def test_later_changes_are_checked(make_node):
+    node = make_node()
+    declare_parameters(node, NodeParameters)
+
+    def change(name: str, value: object) -> bool:
+        return node.set_parameters([Parameter(name, value=value)])[0].successful
+
+    assert change('fov_deg', 90.0) and read_parameters(node, NodeParameters).fov_deg == 90.0
+    assert not change('fov_deg', 500.0)
+    assert not change('fov_deg', float('nan'))
+    assert not change('method', 'fit'), 'read-only'
+    assert change('publish_tf', False) and not read_parameters(node, NodeParameters).publish_tf
+    assert read_parameters(node, NodeParameters).fov_deg == 90.0

@@ -1,0 +1,90 @@
+"""hand_mesh_player publishes as a camera driver does: one stamp, right calibration, right pixels."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='ROS 2 is not installed')
+pytest.importorskip('hand_mesh_ros.msg', reason='the messages are not built')
+from ros_rig import ROOT, Rig
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from hand_mesh_ros.msg import HandBox, HandBoxArray
+from hand_mesh_ros.ros.images import rgb_from_message
+
+NAMES = ('a.png', 'b.png', 'c.png')
+
+
+def test_a_folder_is_played_with_the_camera_and_the_boxes_of_each_image(tmp_path):
+    rng = np.random.default_rng(3)
+    pictures = {name: rng.integers(0, 255, (48, 64 + 8 * i, 3), np.uint8) for i, name in enumerate(NAMES)}
+    (tmp_path / 'images').mkdir()
+    for name, picture in pictures.items():
+        cv2.imwrite(str(tmp_path / 'images' / name), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    (tmp_path / 'cameras.json').write_text(json.dumps({'a.png': [50, 51, 31, 23], 'b.png': [60, 61, 32, 24]}))
+    (tmp_path / 'boxes.json').write_text(json.dumps({'b.png': [{'side': 'left', 'bbox': [1, 2, 30, 40]}]}))
+
+    rig = Rig('/played')
+    got: dict[type, list] = {Image: [], CompressedImage: [], CameraInfo: [], HandBoxArray: []}
+    topics = ('image', 'image/compressed', 'camera_info', 'hand_boxes')
+    for message_type, topic in zip(got, topics, strict=True):
+        rig.node.create_subscription(message_type, topic, got[message_type].append, 10)
+    rig.node.create_subscription(CameraInfo, 'camera_info', lambda info: None, 10)  # the second of two
+    command = [sys.executable, '-m', 'hand_mesh_ros.ros.player', '--ros-args', '-r', '__ns:=/played']
+    for parameter in (
+        f'source:={tmp_path / "images"}',
+        f'cameras_file:={tmp_path / "cameras.json"}',
+        f'boxes_file:={tmp_path / "boxes.json"}',
+        'fov_deg:=90.0',
+        'rate_hz:=10.0',
+        'frame_id:=left_eye',
+        'subscribers:=2',
+        'wait_for_subscribers_s:=20.0',
+    ):
+        command += ['-p', parameter]
+    with subprocess.Popen(command, cwd=ROOT) as player:
+        rig.wait(lambda: player.poll() is not None, 30.0)
+    rig.spin(0.2)
+    rig.close()
+    assert player.returncode == 0
+    assert [len(messages) for messages in got.values()] == [3, 3, 3, 3]
+
+    stamps = [(message.header.stamp.sec, message.header.stamp.nanosec) for message in got[Image]]
+    assert len(set(stamps)) == 3 and stamps == sorted(stamps)
+    for messages in got.values():
+        assert [(message.header.stamp.sec, message.header.stamp.nanosec) for message in messages] == stamps
+        assert {message.header.frame_id for message in messages} == {'left_eye'}
+    for message, picture in zip(got[Image], pictures.values(), strict=True):
+        np.testing.assert_array_equal(rgb_from_message(message), picture)
+    for message, picture in zip(got[CompressedImage], pictures.values(), strict=True):
+        assert rgb_from_message(message).shape == picture.shape
+
+    first, second, third = got[CameraInfo]
+    assert (first.width, first.height, *first.k[[0, 4, 2, 5]]) == (64, 48, 50, 51, 31, 23)
+    assert (second.width, second.height, *second.k[[0, 4, 2, 5]]) == (72, 48, 60, 61, 32, 24)
+    assert third.k[0] == pytest.approx(40.0), '80 pixels in 90 degrees, for want of an entry in the file'
+    boxes = [[(box.side, box.bbox_px.tolist()) for box in message.boxes] for message in got[HandBoxArray]]
+    assert boxes == [[], [(HandBox.LEFT, [1, 2, 30, 40])], []]
+
+
+@pytest.mark.parametrize('source', ['', '/nowhere/at/all.mp4', '"77"'])
+def test_a_source_that_is_none_is_told(source):
+    command = [
+        sys.executable,
+        '-m',
+        'hand_mesh_ros.ros.player',
+        '--ros-args',
+        '-p',
+        f'source:={source or chr(34) * 2}',
+    ]
+    command += ['-p', 'wait_for_subscribers_s:=0.0']
+    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=60, check=False)
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 1 and 'Traceback' not in said, said
+    assert (source.strip('"') or 'empty') in said
