@@ -79,13 +79,14 @@ class FitReconstructor:
 
     def fit(self, camera: Camera, detection: Detection) -> HandFit | None:
         """Parameters of the fit; None for a detection without landmarks."""
-        if detection.keypoints_px is None or detection.landmarks_world is None:
+        if detection.keypoints_px is None:
             return None
         return fit_hand(
             self._models[detection.side],
-            landmarks_world=detection.landmarks_world,
-            keypoints_px=detection.keypoints_px,
-            camera=camera,
+            detection.keypoints_px,
+            detection.landmarks_world,
+            camera,
+            keypoints_depth=detection.keypoints_depth,
             betas=self._betas[detection.side],
         )
 
