@@ -282,7 +282,7 @@ def test_betas_for_a_length_are_the_smallest_such(models: dict[str, HandModel], 
         np.full(10, 0.1),
         method='SLSQP',
         constraints={'type': 'eq', 'fun': lambda betas: 10 * (model.hand_length(betas) - length_m)},
-        options={'ftol': 1e-12},
+        options={'ftol': 1e-9},
     )
     assert smallest.success
     np.testing.assert_allclose(model.betas_for_length(length_m), smallest.x, atol=1e-4)

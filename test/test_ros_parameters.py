@@ -16,13 +16,15 @@ from hand_mesh_ros.errors import ConfigurationError
 from hand_mesh_ros.ros.parameters import (
     NodeParameters,
     PlayerParameters,
+    as_markdown,
     as_yaml,
     declare_parameters,
     meaning_of,
     read_parameters,
 )
 
-CONFIG = Path(__file__).parents[1] / 'config' / 'hand_mesh.yaml'
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / 'config' / 'hand_mesh.yaml'
 
 
 @pytest.fixture
@@ -91,3 +93,11 @@ def test_later_changes_are_checked(make_node):
     assert not change('method', 'fit'), 'read-only'
     assert change('publish_tf', False) and not read_parameters(node, NodeParameters).publish_tf
     assert read_parameters(node, NodeParameters).fov_deg == 90.0
+
+
+@pytest.mark.parametrize('table', [NodeParameters, PlayerParameters])
+def test_the_readme_documents_every_parameter(table):
+    assert as_markdown(table) in (ROOT / 'README.md').read_text(encoding='utf-8'), (
+        'regenerate: python -c "from hand_mesh_ros.ros.parameters import *; print(as_markdown('
+        f'{table.__name__}))" into README.md'
+    )

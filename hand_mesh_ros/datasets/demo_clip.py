@@ -24,7 +24,7 @@ from hand_mesh_ros.rendering.zbuffer import interpolate, join_meshes, rasterise
 
 SIDES: tuple[Side, Side] = ('right', 'left')
 
-#: A hand counts as visible, and gets a box, when at least this many of its 21 keypoints are in the picture.
+#: A hand counts as visible when at least this many of its 21 keypoints are in the picture.
 _VISIBLE_KEYPOINTS = 16
 
 #: The choreography repeats after this many seconds.
@@ -37,7 +37,6 @@ class DemoClip:
 
     video: Path  #: .mp4
     cameras: Path  #: JSON: file name of the video -> [fx, fy, cx, cy]
-    boxes: Path  #: JSON: file name of the video -> for each frame a list of {"side", "bbox"}
     truth: Path  #: .npz, see ``render_demo_clip``
 
 
@@ -90,7 +89,7 @@ def render_demo_clip(
 ) -> DemoClip:
     """Render a right hand, part of the time a left hand too, gesturing before a cluttered room.
 
-    Writes the video and beside it ``<stem>_cameras.json``, ``<stem>_boxes.json`` and ``<stem>_truth.npz``.
+    Writes the video and beside it ``<stem>_cameras.json`` and ``<stem>_truth.npz``.
     The truth holds, for T frames and two hands: sides (2,); visible (T,2) bool; global_orient (T,2,3),
     hand_pose (T,2,45), transl (T,2,3) and betas (2,10) of the open hand model; keypoints_3d (T,2,21,3)
     in metres, camera optical frame; keypoints_2d (T,2,21,2) in pixels. The same seed gives the same clip.
@@ -233,24 +232,14 @@ def _write_companions(
     clip = DemoClip(
         video=path,
         cameras=path.with_name(f'{path.stem}_cameras.json'),
-        boxes=path.with_name(f'{path.stem}_boxes.json'),
         truth=path.with_name(f'{path.stem}_truth.npz'),
     )
     keypoints_3d = np.array([[shot.posed.keypoints for shot in frame] for frame in shots])
     keypoints_2d = np.array([[camera.project(shot.posed.keypoints) for shot in frame] for frame in shots])
     inside = ((keypoints_2d >= -0.5) & (keypoints_2d <= (camera.width - 0.5, camera.height - 0.5))).all(-1)
     visible = inside.sum(-1) >= _VISIBLE_KEYPOINTS
-    boxes = [
-        [
-            {'side': performer.model.side, 'bbox': _box(shot.posed.vertices, camera)}
-            for performer, shot, seen in zip(performers, frame, frame_visible, strict=True)
-            if seen
-        ]
-        for frame, frame_visible in zip(shots, visible, strict=True)
-    ]
     intrinsics = [camera.fx, camera.fy, camera.cx, camera.cy]
     clip.cameras.write_text(json.dumps({path.name: intrinsics}) + '\n', encoding='utf-8')
-    clip.boxes.write_text(json.dumps({path.name: boxes}) + '\n', encoding='utf-8')
     np.savez_compressed(
         clip.truth,
         sides=np.array(SIDES),
@@ -264,12 +253,6 @@ def _write_companions(
         },
     )
     return clip
-
-
-def _box(vertices: np.ndarray, camera: Camera) -> list[float]:
-    """Box x0, y0, x1, y1 in pixels around the part of the hand that is in the picture."""
-    pixels = np.clip(camera.project(vertices), 0, (camera.width - 1, camera.height - 1))
-    return [round(float(v), 1) for v in (*pixels.min(0), *pixels.max(0))]
 
 
 def _mix(first: ArrayLike, second: ArrayLike, share: float) -> np.ndarray:

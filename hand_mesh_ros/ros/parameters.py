@@ -194,8 +194,25 @@ def read_parameters(node: Node, table: type[Table]) -> Table:
 
 def as_yaml(table: type[Table]) -> str:
     """A parameter file with all defaults of ``table``, each with a comment, for any node name."""
-    defaults = table()
     lines = ['/**:', '  ros__parameters:']
+    for name, default, description in _documentation(table):
+        lines += textwrap.wrap(description, 100, initial_indent='    # ', subsequent_indent='    # ')
+        lines.append(f'    {name}: {default}')
+    return '\n'.join(lines) + '\n'
+
+
+def as_markdown(table: type[Table]) -> str:
+    """The parameters of ``table`` as a table for the README."""
+    rows = [
+        f'| `{name}` | {default} | {description} |' for name, default, description in _documentation(table)
+    ]
+    return '\n'.join(['| parameter | default | |', '|---|---|---|', *rows]) + '\n'
+
+
+def _documentation(table: type[Table]) -> list[tuple[str, str, str]]:
+    """Name, default as YAML, and all that is to be said, of each parameter."""
+    defaults = table()
+    rows: list[tuple[str, str, str]] = []
     for field in dataclasses.fields(table):
         meaning = meaning_of(field)
         notes = [meaning.description]
@@ -205,10 +222,9 @@ def as_yaml(table: type[Table]) -> str:
             notes.append('Range: {:g} to {:g}.'.format(*meaning.limits))
         if meaning.read_only:
             notes.append('Read-only.')
-        lines += textwrap.wrap(' '.join(notes), 100, initial_indent='    # ', subsequent_indent='    # ')
-        value = yaml.safe_dump(getattr(defaults, field.name), default_flow_style=True).splitlines()[0]
-        lines.append(f'    {field.name}: {value}')
-    return '\n'.join(lines) + '\n'
+        default = yaml.safe_dump(getattr(defaults, field.name), default_flow_style=True).splitlines()[0]
+        rows.append((field.name, default, ' '.join(notes)))
+    return rows
 
 
 def _descriptor(field: dataclasses.Field[Any], default: Any) -> ParameterDescriptor:
