@@ -203,10 +203,10 @@ def as_yaml(table: type[Table]) -> str:
 
 def as_markdown(table: type[Table]) -> str:
     """The parameters of ``table`` as a table for the README."""
-    rows = [
-        f'| `{name}` | {default} | {description} |' for name, default, description in _documentation(table)
-    ]
-    return '\n'.join(['| parameter | default | |', '|---|---|---|', *rows]) + '\n'
+    lines = ['| parameter | default | |', '|---|---|---|']
+    for name, default, description in _documentation(table):
+        lines.append(f'| `{name}` | {default} | {description} |')
+    return '\n'.join(lines) + '\n'
 
 
 def _documentation(table: type[Table]) -> list[tuple[str, str, str]]:
