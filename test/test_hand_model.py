@@ -271,7 +271,7 @@ def test_betas_for_a_length_have_that_length(
     betas = models[side].betas_for_length(length_m)
     assert models[side].hand_length(betas) == pytest.approx(length_m, abs=1e-12)
     rest = models[side].rest(betas)
-    assert np.linalg.norm(rest.keypoints[12] - rest.joints[0]) == pytest.approx(length_m, abs=1e-12)
+    assert np.linalg.norm(rest.keypoints[12] - rest.keypoints[0]) == pytest.approx(length_m, abs=1e-12)
 
 
 @pytest.mark.parametrize('length_m', [0.165, 0.2])

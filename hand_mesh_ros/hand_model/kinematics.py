@@ -57,10 +57,10 @@ class KeypointKinematics:
         return self._keypoints + self._keypoints_by_betas @ betas
 
     def hand_length(self, betas: np.ndarray) -> tuple[float, np.ndarray]:
-        """Metres from wrist joint to middle tip at zero pose, and their derivative (10,) by ``betas``."""
-        tip = TIP_KEYPOINTS[2]
-        by_betas = self._keypoints_by_betas[tip] - self._joints_by_betas[0]
-        reach = self._keypoints[tip] - self._joints[0] + by_betas @ betas
+        """Metres from wrist to middle tip at zero pose, and their derivative (10,) by ``betas``."""
+        wrist, middle_tip = 0, TIP_KEYPOINTS[2]
+        by_betas = self._keypoints_by_betas[middle_tip] - self._keypoints_by_betas[wrist]
+        reach = self._keypoints[middle_tip] - self._keypoints[wrist] + by_betas @ betas
         length = float(np.linalg.norm(reach))
         return length, reach @ by_betas / length
 

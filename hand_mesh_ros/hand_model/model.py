@@ -114,7 +114,7 @@ class HandModel:
         )
 
     def hand_length(self, betas: np.ndarray) -> float:
-        """Metres from the wrist joint to the tip of the middle finger, both at zero pose."""
+        """Metres from the wrist keypoint to the tip of the middle finger, both at zero pose."""
         offset, per_beta = self._wrist_to_middle_tip
         return float(np.linalg.norm(offset + per_beta @ np.asarray(betas, np.float64)))
 
@@ -198,10 +198,10 @@ class HandModel:
     @cached_property
     def _wrist_to_middle_tip(self) -> tuple[np.ndarray, np.ndarray]:
         """The vector (3,) of the mean shape, and its change (3,10) with betas."""
-        tip = self.tip_vertices[2]
+        wrist, middle_tip = 0, TIP_KEYPOINTS[2]
         return (
-            self.v_template[tip] - self._joint_template[0],
-            self.shapedirs[tip] - self._joint_shapedirs[0],
+            self._keypoint_template[middle_tip] - self._keypoint_template[wrist],
+            self._keypoint_shapedirs[middle_tip] - self._keypoint_shapedirs[wrist],
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.interpolate import RBFInterpolator
 
 from hand_mesh_ros.hand_model.build.rig import FINGER_JOINTS, HandSamples
+from hand_mesh_ros.hand_model.build.shape_space import WRIST_OFFSET_M
 from hand_mesh_ros.hand_model.build.topology import vertex_neighbours
 from hand_mesh_ros.hand_model.keypoints import FINGERS
 
@@ -26,8 +27,12 @@ _PALM_LENGTH, _PALM_THICKNESS, _PALM_BREADTH = 0.02, 0.03, 0.03
 _FINGER_LENGTH, _THUMB_LENGTH = 0.025, 0.03
 _GIRTH_OF_HAND, _GIRTH_OF_FINGER = 0.03, 0.015
 
-#: Mean length of the hand, wrist joint to middle tip, of men and of women (metres).
+#: Mean length of the hand, from the crease of the wrist, where its keypoint lies, to the tip of the middle
+#: finger, of men and of women (metres).
 _HAND_LENGTH_MEN, _HAND_LENGTH_WOMEN = 0.189, 0.172
+
+#: The wrist keypoint's offset is in metres, so lengths are not quite proportional to the scale.
+_SIZE_ROUNDS = 8
 
 #: The web between thumb and index, in the flat rest pose with the wrist joint at the origin (metres).
 _WEB_CENTRE = np.array([-0.082, -0.007, 0.033])
@@ -121,23 +126,27 @@ def vary_proportions(samples: HandSamples, seed: int) -> HandSamples:
 
 def set_sizes(samples: HandSamples, middle_tip: int) -> HandSamples:
     """Scale all men's and all women's hands so that their mean lengths are true."""
-    length = hand_lengths(samples, middle_tip)
-    scale = np.where(
-        samples.is_male,
-        _HAND_LENGTH_MEN / length[samples.is_male].mean(),
-        _HAND_LENGTH_WOMEN / length[~samples.is_male].mean(),
-    )[:, None, None]
-    return replace(
-        samples,
-        vertices=samples.vertices * scale,
-        joints=samples.joints * scale,
-        tips=samples.tips * scale,
-    )
+    for _ in range(_SIZE_ROUNDS):
+        length = hand_lengths(samples, middle_tip)
+        scale = np.where(
+            samples.is_male,
+            _HAND_LENGTH_MEN / length[samples.is_male].mean(),
+            _HAND_LENGTH_WOMEN / length[~samples.is_male].mean(),
+        )[:, None, None]
+        samples = replace(
+            samples,
+            vertices=samples.vertices * scale,
+            joints=samples.joints * scale,
+            tips=samples.tips * scale,
+        )
+    return samples
 
 
 def hand_lengths(samples: HandSamples, middle_tip: int) -> np.ndarray:
-    """Wrist joint to the vertex at the middle finger's tip (N,), metres."""
-    return np.asarray(np.linalg.norm(samples.vertices[:, middle_tip] - samples.joints[:, 0], axis=1))
+    """Wrist keypoint to the vertex at the middle finger's tip (N,), metres."""
+    reach = samples.vertices[:, middle_tip] - samples.joints[:, 0]
+    from_joint = np.linalg.norm(reach, axis=1, keepdims=True)
+    return np.asarray(np.linalg.norm(reach - WRIST_OFFSET_M * from_joint / from_joint.mean(), axis=1))
 
 
 def tip_vertices(samples: HandSamples) -> np.ndarray:
