@@ -25,7 +25,7 @@ from hand_mesh_ros.reconstruction import METHODS, make_reconstructor
 class Estimate:
     """What was seen in one image."""
 
-    hands: tuple[Hand, ...]  #: best first
+    hands: tuple[Hand, ...]  #: by falling score; with boxes, in the order of the boxes
     unresolved: tuple[Detection, ...]  #: detections that gave no hand, e.g. a box without landmarks
     timing_ms: dict[str, float]  #: milliseconds by stage: detect, reconstruct, total
 
@@ -57,11 +57,12 @@ class HandMeshEstimator:
         :param method: one of ``reconstruction.METHODS``.
         :param hand_model: a MANO .pkl or .npz of yours; None for the open model of the package.
         :param max_hands: the most hands to look for in one image.
-        :param min_score: detections scored lower are left out, 0..1.
+        :param min_score: how sure the detector must be that it sees a hand, 0..1; the score of the
+            reconstruction, ``Hand.score``, may be lower.
         :param streaming: the images are frames of one stream; False for unrelated images, which are
             searched more thoroughly.
-        :param hand_length_m: length of the hands to expect, wrist to tip of the middle finger, flat;
-            None for the model's mean hand.
+        :param hand_length_m: length of the hands to expect, crease of the wrist to tip of the middle finger,
+            flat; None for the model's mean hand.
         :param detector: instead of MediaPipe Hands.
         :raises ConfigurationError: a setting that cannot work.
         :raises FileFormatError: a hand model file that is none.
@@ -105,6 +106,8 @@ class HandMeshEstimator:
                 unresolved.append(detection)
             else:
                 hands.append(hand)
+        if boxes is None:
+            hands.sort(key=lambda hand: -hand.score)
         end = time.perf_counter()
         timing_ms = {
             'detect': 1e3 * (detected - start),

@@ -36,18 +36,34 @@ def test_one_detection_does_not_count_for_two_hands():
     assert match([annotated([0.0, 0.0]), annotated([10.0, 0.0])], [hand]) == [hand, None]
 
 
+def test_a_single_annotated_keypoint_measures_no_hand():
+    hand = annotated([0.0, 0.0])
+    hand.visible[1:] = False
+    assert match([hand], [detected([0.0, 0.0])]) == [None]
+
+
 def test_without_annotated_pixels_the_side_decides():
     left, right = detected([0.0, 0.0], 'left'), detected([300.0, 0.0], 'right')
     hands = [annotated(0.0, 'right', with_pixels=False), annotated(0.0, 'left', with_pixels=False)]
     assert match(hands, [left, right]) == [right, left]
 
 
-def test_means_leave_out_what_is_unknown():
-    def score(found, side_right, error):
-        return Score('id', 'set', 'fit', found, side_right, error, *[float('nan')] * 5)
+def score(id_, method, side_correct, error):
+    return Score(id_, 'set', method, not np.isnan(error), side_correct, error, *[float('nan')] * 5)
 
+
+def test_means_are_over_the_hands_that_every_method_found():
+    scores = [score('easy', 'a', True, 4.0), score('easy', 'b', True, 5.0)]
+    scores += [score('hard', 'a', True, 20.0), score('hard', 'b', True, float('nan'))]
+    first, second = summarise(scores, ['a', 'b'])
+    assert (first['pa_mpjpe_mm'], second['pa_mpjpe_mm']) == (4.0, 5.0)
+    assert (first['found'], second['found']) == (2, 1)
+
+
+def test_means_leave_out_what_is_unknown():
     nan = float('nan')
-    (row,) = summarise([score(True, True, 4.0), score(True, None, 6.0), score(False, False, nan)], ['fit'])
-    assert (row['n'], row['found'], row['side_right'], row['side_known']) == (3, 2, 1, 2)
+    scores = [score('a', 'fit', True, 4.0), score('b', 'fit', None, 6.0), score('c', 'fit', False, nan)]
+    (row,) = summarise(scores, ['fit'])
+    assert (row['n'], row['found'], row['side_correct'], row['side_known']) == (3, 2, 1, 2)
     assert row['pa_mpjpe_mm'] == 5.0
     assert np.isnan(row['mpjpe_mm'])

@@ -42,6 +42,11 @@ def test_ground_truth_may_be_missing(tmp_path):
     assert hand.keypoints_3d is None and hand.keypoints_2d is None and hand.intrinsics is None
 
 
+def test_pixels_are_projected_where_they_are_missing(tmp_path):
+    (hand,) = read_index(write(tmp_path / 'index.json', {'samples': [{**SAMPLE, 'j2d': None}]}))
+    np.testing.assert_allclose(hand.keypoints_2d[0], [500.0 + 320.0, 510.0 + 240.0])
+
+
 @pytest.mark.parametrize(
     'document',
     [
@@ -52,6 +57,8 @@ def test_ground_truth_may_be_missing(tmp_path):
         {'samples': [{**SAMPLE, 'K': [1, 2]}]},
         {'samples': [{**SAMPLE, 'j3d': 'abc'}]},
         {'samples': [{'id': 'no image'}]},
+        {'samples': [{**SAMPLE, 'j2d': [[None, 1.0]] + SAMPLE['j2d'][1:]}]},
+        {'samples': [{**SAMPLE, 'side': 'both'}]},
     ],
 )
 def test_another_format_is_refused_with_its_path(tmp_path, document):

@@ -30,7 +30,8 @@ class AnnotatedHand:
 def read_index(path: Path) -> list[AnnotatedHand]:
     """Read an ``index.json``: an object with ``samples``, each with ``id``, ``set``, ``image`` (relative
     to the file's folder), ``side``, ``K`` [fx, fy, cx, cy], ``j3d`` 21x3 metres, ``j2d`` 21x2 pixels,
-    ``vis`` 21; all but ``id`` and ``image`` may be null or missing.
+    ``vis`` 21; all but ``id`` and ``image`` may be null or missing. Pixels are projected where only
+    ``j3d`` and ``K`` are given.
 
     :raises FileFormatError: a file that is not of this form.
     """
@@ -47,15 +48,18 @@ def read_index(path: Path) -> list[AnnotatedHand]:
 def _read_sample(path: Path, number: int, sample: Any) -> AnnotatedHand:
     try:
         keypoints_2d = _array(sample.get('j2d'), (21, 2))
+        keypoints_3d = _array(sample.get('j3d'), (21, 3))
         visible = _array(sample.get('vis'), (21,))
         intrinsics = _array(sample.get('K'), (4,))
+        if keypoints_3d is not None and intrinsics is not None and keypoints_2d is None:
+            keypoints_2d = keypoints_3d[:, :2] / keypoints_3d[:, 2:] * intrinsics[:2] + intrinsics[2:]
         return AnnotatedHand(
             id=str(sample['id']),
             dataset=str(sample.get('set') or path.parent.name),
             image=path.parent / sample['image'],
             side=_side(sample.get('side')),
             intrinsics=None if intrinsics is None else tuple(intrinsics.tolist()),
-            keypoints_3d=_array(sample.get('j3d'), (21, 3)),
+            keypoints_3d=keypoints_3d,
             keypoints_2d=keypoints_2d,
             visible=np.ones(21, bool) if visible is None else visible > 0,
         )
@@ -75,4 +79,6 @@ def _array(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     array = np.asarray(value, np.float64)
     if array.shape != shape:
         raise ValueError(f'shape {array.shape} where {shape} is expected')
+    if not np.isfinite(array).all():
+        raise ValueError('a number that is not finite')
     return array

@@ -31,7 +31,7 @@ class Score:
     dataset: str
     method: str
     found: bool
-    side_right: bool | None  #: None where the side is not annotated
+    side_correct: bool | None  #: None where the side is not annotated
     pa_mpjpe_mm: float
     bone_angle_deg: float
     root_mpjpe_mm: float  #: both shifted to their wrists
@@ -73,8 +73,8 @@ def match(annotated: list[AnnotatedHand], detections: list[Detection]) -> list[D
     """Which detection is which annotated hand of the same image; None where a hand was not found.
 
     Pairs are made one to one, the nearest in the image first, if their keypoints are on average nearer
-    than the annotated hand is large. Hands without annotated pixels then take what is left, their own
-    side first.
+    than half the size of the annotated hand. Hands without annotated pixels then take what is left, their
+    own side first; nothing says whether they were found.
     """
     matches: list[Detection | None] = [None] * len(annotated)
     free = [d for d in detections if d.keypoints_px is not None]
@@ -82,7 +82,7 @@ def match(annotated: list[AnnotatedHand], detections: list[Detection]) -> list[D
         (distance, i, detection)
         for i, sample in enumerate(annotated)
         for detection in free
-        if (distance := _distance_px(detection.keypoints_px, sample)) < _size_px(sample)
+        if (distance := _distance_px(detection.keypoints_px, sample)) < 0.5 * _size_px(sample)
     ]
     for _, i, detection in sorted(pairs, key=lambda pair: pair[0]):
         if matches[i] is None and any(detection is d for d in free):
@@ -96,7 +96,11 @@ def match(annotated: list[AnnotatedHand], detections: list[Detection]) -> list[D
 
 
 def summarise(scores: list[Score], methods: Iterable[str]) -> list[dict[str, str | float]]:
-    """Means by data set and method, then over all; a method's means are over the hands that were found."""
+    """Means by data set and method, then over all.
+
+    A mean is over the hands that every method found, so that none gains by failing on the hard ones.
+    """
+    missed = {s.id for s in scores if not s.found}
     rows: list[dict[str, str | float]] = []
     datasets = [*dict.fromkeys(score.dataset for score in scores)]
     for dataset in [*datasets, 'all'] if len(datasets) > 1 else datasets:
@@ -104,10 +108,10 @@ def summarise(scores: list[Score], methods: Iterable[str]) -> list[dict[str, str
             chosen = [s for s in scores if s.method == method and dataset in (s.dataset, 'all')]
             row: dict[str, str | float] = {'dataset': dataset, 'method': method, 'n': len(chosen)}
             row['found'] = sum(s.found for s in chosen)
-            row['side_right'] = sum(s.side_right is True for s in chosen)
-            row['side_known'] = sum(s.side_right is not None for s in chosen)
+            row['side_correct'] = sum(s.side_correct is True for s in chosen)
+            row['side_known'] = sum(s.side_correct is not None for s in chosen)
             for field in fields(Score)[5:]:
-                values = np.array([getattr(s, field.name) for s in chosen])
+                values = np.array([getattr(s, field.name) for s in chosen if s.id not in missed])
                 row[field.name] = float(np.nanmean(values)) if np.isfinite(values).any() else float('nan')
             rows.append(row)
     return rows
@@ -116,7 +120,8 @@ def summarise(scores: list[Score], methods: Iterable[str]) -> list[dict[str, str
 def _size_px(sample: AnnotatedHand) -> float:
     if sample.keypoints_2d is None or not sample.visible.any():
         return float('nan')
-    return box_size(sample.keypoints_2d[sample.visible])
+    size = box_size(sample.keypoints_2d[sample.visible])
+    return size if size > 0.0 else float('nan')
 
 
 def _distance_px(keypoints_px: np.ndarray | None, sample: AnnotatedHand) -> float:
@@ -165,7 +170,7 @@ def _score(
         dataset=sample.dataset,
         method=method,
         found=points is not None,
-        side_right=None if sample.side is None else detection is not None and detection.side == sample.side,
+        side_correct=None if sample.side is None else detection is not None and detection.side == sample.side,
         pa_mpjpe_mm=1e3 * error(pa_mpjpe),
         bone_angle_deg=error(bone_angle_deg),
         root_mpjpe_mm=1e3 * error(root_relative_mpjpe),
