@@ -16,6 +16,17 @@ RATIONAL = Camera(
 FISHEYE = Camera(640, 480, 300.0, 300.0, 320.0, 240.0, 'equidistant', (0.05, -0.01, 0.003, -0.001))
 PINHOLE = Camera(640, 480, 600.0, 590.0, 310.0, 250.0)
 
+# Coefficients as calibrations of real devices give them: a Kinect's colour cameras, and a webcam.
+KINECT = Camera(
+    *(1280, 720, 605.0, 605.0, 640.0, 365.0, 'rational_polynomial'),
+    (0.37, -2.6, 2e-4, -1e-4, 1.46, 0.25, -2.42, 1.39),
+)
+WIDE_KINECT = Camera(
+    *(1280, 720, 500.0, 500.0, 640.0, 365.0, 'rational_polynomial'),
+    (5.2, 3.1, 1e-4, -1e-5, 0.17, 5.5, 4.5, 0.9),
+)
+WEBCAM = Camera(640, 480, 500.0, 500.0, 320.0, 240.0, 'plumb_bob', (-0.35, 0.15, 0.0, 0.0, 0.0))
+
 
 def test_the_optical_axis_meets_the_principal_point():
     np.testing.assert_allclose(PINHOLE.project(np.array([[0.0, 0.0, 2.0]])), [[310.0, 250.0]])
@@ -43,6 +54,47 @@ def test_equidistant_follows_its_formula():
 @pytest.mark.parametrize('camera', [PINHOLE, PLUMB_BOB, RATIONAL, FISHEYE])
 def test_unproject_undoes_project(camera):
     np.testing.assert_allclose(camera.unproject(camera.project(POINTS), POINTS[:, 2]), POINTS, atol=1e-4)
+
+
+def grid(camera: Camera) -> np.ndarray:
+    """Pixels all over the image, its corners among them."""
+    columns, rows = np.linspace(0, camera.width - 1, 33), np.linspace(0, camera.height - 1, 25)
+    return np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
+
+
+@pytest.mark.parametrize('camera', [PLUMB_BOB, RATIONAL, FISHEYE, KINECT, WIDE_KINECT, WEBCAM])
+def test_rays_reach_the_corners_of_the_image(camera):
+    pixels = grid(camera)
+    np.testing.assert_allclose(
+        camera.project(camera.unproject(pixels, np.ones(len(pixels)))), pixels, atol=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ('model', 'coefficients', 'fold_px'),
+    [
+        # r - 0.35 r^3 grows up to r = 0.976, where it is 0.651
+        ('plumb_bob', (-0.35, 0.0, 0.0, 0.0), 300.0 * 0.6506),
+        # theta - 0.3 theta^3 grows up to theta = 1.054, where it is 0.703
+        ('equidistant', (-0.3, 0.0, 0.0, 0.0), 300.0 * 0.7027),
+    ],
+)
+def test_pixels_beyond_the_fold_of_a_lens_have_no_ray(model, coefficients, fold_px):
+    camera = Camera(640, 480, 300.0, 300.0, 320.0, 240.0, model, coefficients)
+    pixels = grid(camera)
+    radius = np.hypot(*(pixels - (320.0, 240.0)).T)
+    rays = camera.rays(pixels)
+    outside, inside = radius > fold_px + 1.0, radius < fold_px - 5.0
+    assert outside.any() and inside.any()
+    assert np.isnan(rays[outside]).all()
+    np.testing.assert_allclose(
+        camera.project(np.hstack([rays[inside], np.ones((inside.sum(), 1))])), pixels[inside], atol=0.01
+    )
+
+
+@pytest.mark.parametrize('camera', [PINHOLE, PLUMB_BOB, FISHEYE])
+def test_no_pixels_have_no_rays(camera):
+    assert camera.rays(np.zeros((0, 2))).shape == (0, 2)
 
 
 @pytest.mark.parametrize('camera', [PINHOLE, PLUMB_BOB])

@@ -238,6 +238,7 @@ def test_a_box_without_a_hand_is_reported_not_lost(detector, picture, seen):
     assert [d.score > 0 for d in found] == [False, True, False]
     assert found[0].side == 'right'
     assert found[0].keypoints_px is None
+    assert (found[0].score, found[0].side_score) == (0.0, 0.0)
     np.testing.assert_array_equal(found[0].bbox_px, empty.bbox_px)
     assert detector.detect(picture, []) == []
 
@@ -302,6 +303,22 @@ def test_it_writes_nothing_to_the_terminal_and_leaves_stderr_alone():
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ('', 'still here\n')
+
+
+@pytest.mark.parametrize('preparation', ['', 'import io, sys; sys.stderr = io.StringIO()'])
+def test_it_works_where_the_process_has_no_stderr(preparation):
+    code = (
+        f'{preparation}\n'
+        'import numpy as np\n'
+        'from hand_mesh_ros.detection.mediapipe import MediaPipeDetector\n'
+        'detector = MediaPipeDetector()\n'
+        'print(detector.detect(np.zeros((64, 64, 3), np.uint8)))\n'
+        'detector.close()\n'
+    )
+    root = Path(__file__).resolve().parent.parent
+    command = ['sh', '-c', 'exec "$0" -c "$1" 2>&-', sys.executable, code]
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, '[]\n')
 
 
 def _real_samples(folder: Path, name: str) -> list[dict]:

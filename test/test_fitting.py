@@ -330,3 +330,12 @@ def test_confidence_is_the_detections_where_all_agree() -> None:
     one_off = joint_confidence(replace(fit, residual_px=np.eye(21)[4] * 5.0), 0.9)
     assert one_off[4] == pytest.approx(0.9 / (1.0 + (1.0 + 1.0 / 21.0) / 2.0))
     assert one_off[0] == pytest.approx(0.9 / (1.0 + 1.0 / 42.0))
+
+
+def test_pixels_that_the_lens_does_not_see_are_a_frame_error(models: dict[str, HandModel]) -> None:
+    # Barrel distortion this strong folds before the corner: no ray leads there.
+    camera = Camera(640, 480, 300.0, 300.0, 319.5, 239.5, 'plumb_bob', (-0.35, 0.0, 0.0, 0.0))
+    pixels = np.random.default_rng(0).uniform(-60.0, 0.0, (21, 2))
+    assert np.isnan(camera.rays(pixels)).any()
+    with pytest.raises(FrameError, match='lens'):
+        fit_hand(models['right'], pixels, np.random.default_rng(1).normal(0.0, 0.05, (21, 3)), camera)

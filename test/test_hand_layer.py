@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,20 @@ def test_it_exports_for_any_batch_size() -> None:
     assert isinstance(output, HandLayerOutput)
     for expected, got in zip(layer(*other), output, strict=True):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-7)
+
+
+def test_its_memory_is_not_that_of_the_model(tmp_path: Path) -> None:
+    with np.load(OPEN_HAND_PATH) as file:
+        fields = {key: file[key] for key in file.files if file[key].dtype.kind in 'fiu'}
+    path = tmp_path / 'hand.pkl'
+    path.write_bytes(pickle.dumps(fields | {'v_template': fields['v_template'].astype(np.float64)}, 4))
+    model = load_hand_model(path)
+    before = model.v_template.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')  # PyTorch warns of arrays that must not be written to
+        layer = HandLayer(model, torch.float64)
+    layer.v_template.zero_()
+    np.testing.assert_array_equal(model.v_template, before)
 
 
 def test_a_checkpoint_holds_nothing_of_the_model(model: HandModel) -> None:

@@ -7,6 +7,7 @@ import io
 import lzma
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,10 @@ SPOILS: dict[str, tuple[Callable[[Fields], dict[str, Any]], str]] = {
     'limits crossed': (lambda f: {'pose_limits': np.tile([1.0, -1.0], (45, 1))}, 'pose_limits has a lower'),
     'regressor without joints': (lambda f: {'keypoint_regressor': np.zeros((21, 778))}, 'keypoint_joints'),
     'number for a name': (lambda f: {'name': np.array(3)}, 'name is not a text'),
+    'no character': (lambda f: {'name': np.array(0xFFFFFFFF, np.uint32).view('<U1')}, 'name is not a text'),
+    'beyond Unicode': (lambda f: {'name': np.array(0x110000, np.uint32).view('<U1')}, 'name is not a text'),
+    'half a character': (lambda f: {'license': np.array('CC0\ud800')}, 'license is not a text'),
+    'many vertices': (lambda f: {'v_template': np.resize(f['v_template'], (20_001, 3))}, '20001 vertices'),
 }  # fmt: skip
 
 
@@ -238,6 +243,27 @@ def test_another_mesh_needs_its_tips(mano_fields: Fields, save: Callable[..., Pa
     del fields['tip_vertices']
     with pytest.raises(FileFormatError, match='tip_vertices is missing'):
         load_hand_model(save(fields))
+
+
+def test_a_fine_mesh_takes_no_square_of_its_size(mano_fields: Fields, save: Callable[..., Path]) -> None:
+    repeats = 20_000 // 778
+    fields = {
+        key: np.concatenate([mano_fields[key]] * repeats).astype(np.float16)
+        for key in ('v_template', 'shapedirs', 'posedirs', 'weights')
+    }
+    regressor = np.concatenate([mano_fields['J_regressor']] * repeats, axis=1) / repeats
+    path = save(
+        mano_fields | fields | {'J_regressor': regressor.astype(np.float32), 'tip_vertices': np.arange(5)}
+    )
+    tracemalloc.start()
+    try:
+        model = load_hand_model(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**28
+    finally:
+        tracemalloc.stop()
+    expected = np.zeros((5, 778 * repeats))
+    expected[range(5), range(5)] = 1.0
+    np.testing.assert_array_equal(model.keypoint_regressor[list(TIP_KEYPOINTS)], expected)
 
 
 def test_paths_that_are_no_files(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pickle
 import pickletools
 import struct
 import sys
+import tracemalloc
 import types
 from collections import OrderedDict
 from collections.abc import Callable
@@ -46,7 +47,7 @@ ARRAYS = {
 }
 
 
-@pytest.mark.parametrize('protocol', [2, 3, 4])
+@pytest.mark.parametrize('protocol', [2, 3, 4, 5])
 @pytest.mark.parametrize('name', ARRAYS)
 def test_arrays_of_plain_numbers(name: str, protocol: int) -> None:
     got = read(pickle.dumps({'a': ARRAYS[name], 'text': 'lbs'}, protocol), 'a', 'text')
@@ -54,7 +55,35 @@ def test_arrays_of_plain_numbers(name: str, protocol: int) -> None:
     assert got['text'] == 'lbs'
 
 
-@pytest.mark.parametrize('protocol', [2, 3, 4])
+def test_the_buffers_of_protocol_5_were_moved_too() -> None:
+    content = pickle.dumps({'a': np.eye(2)}, 5)
+    names = [b'\x8c' + bytes([len(name)]) + name for name in (b'numpy.core.numeric', b'numpy._core.numeric')]
+    new, old = names if names[0] in content else reversed(names)
+    np.testing.assert_array_equal(read(content.replace(new, old), 'a')['a'], np.eye(2))
+
+
+def test_buffers_outside_of_the_file_are_refused() -> None:
+    buffers: list[pickle.PickleBuffer] = []
+    content = pickle.dumps({'a': np.eye(2)}, 5, buffer_callback=buffers.append)
+    assert buffers
+    with pytest.raises(FileFormatError, match='NEXT_BUFFER'):
+        read(content, 'a')
+
+
+@pytest.mark.parametrize('protocol', [0, 1])
+def test_the_oldest_protocols_are_refused_with_the_remedy(protocol: int) -> None:
+    with pytest.raises(FileFormatError, match=r'protocol 2 to 5; save it again with protocol=4'):
+        read(pickle.dumps({'a': np.eye(2)}, protocol), 'a')
+
+
+@pytest.mark.parametrize('protocol', [2, 5])
+@pytest.mark.parametrize('name', ARRAYS)
+def test_arrays_have_memory_of_their_own(name: str, protocol: int) -> None:
+    array = read(pickle.dumps({'a': ARRAYS[name]}, protocol), 'a')['a']
+    assert array.flags.owndata and array.flags.writeable
+
+
+@pytest.mark.parametrize('protocol', [2, 3, 4, 5])
 def test_sparse_matrices(protocol: int) -> None:
     matrix = sparse.random(16, 30, 0.2, format='csc', random_state=0)
     content = pickle.dumps({'a': matrix}, protocol)
@@ -217,8 +246,8 @@ def hand_written(marker: Path) -> dict[str, bytes]:
     text = b'U' + bytes([len(touch)]) + touch
     eval_of = f'open({str(marker)!r},"w")'.encode()
     return {
-        'INST': b'(S"' + touch + b'"\nios\nsystem\n.',
-        'OBJ': b'(cos\nsystem\n' + text + b'o.',
+        'INST': b'\x80\x02(S"' + touch + b'"\nios\nsystem\n.',
+        'OBJ': b'\x80\x02(cos\nsystem\n' + text + b'o.',
         'REDUCE': b'\x80\x02cos\nsystem\n' + text + b'\x85R.',
         'STACK_GLOBAL': b'\x80\x04\x8c\x02os\x8c\x06system\x93' + text + b'\x85R.',
         'NEWOBJ': b'\x80\x02csubprocess\nPopen\n' + text + b'\x85\x81.',
@@ -234,9 +263,10 @@ def hand_written(marker: Path) -> dict[str, bytes]:
         'EXT1': b'\x80\x02\x82\x01.',
         'EXT2': b'\x80\x02\x83\x01\x00.',
         'EXT4': b'\x80\x02\x84\x01\x00\x00\x00.',
-        'PERSID': b'Pid\n.',
+        'PERSID': b'\x80\x02Pid\n.',
         'BINPERSID': b'\x80\x02NQ.',
         'NEXT_BUFFER': b'\x80\x05\x97.',
+        'protocol of the future': b'\x80\x06}.',
         'BYTEARRAY8 of terabytes': b'\x80\x05\x96' + struct.pack('<Q', 2**42) + b'.',
         'BINBYTES of gigabytes': b'\x80\x03B' + struct.pack('<I', 2**32 - 1) + b'.',
         'memo of gigabytes': b'\x80\x02Nr\xff\xff\xff\xff.',
@@ -303,7 +333,17 @@ def test_a_selection_of_itself_is_refused(chumpy_classes: tuple[type, type]) -> 
         {'_shape': (2, 3)},
         {'indices': np.array([0, 1, 7], np.int32)},
         {'indptr': np.array([0, -1, 2, 3], np.int32)},
+        {'indices': np.array([0, 1, -1], np.int32)},
+        {'indices': np.array([0.0, 1.0, 2.0])},
+        {'indptr': np.array([0, 2, 1, 3], np.int32)},
+        {'indptr': np.array([0, 2, 1, 3], np.uint32)},
+        {'indptr': np.array([1, 2, 3, 4], np.int32)},
+        {'indptr': np.array([0, 1, 3], np.int32)},
+        {'indptr': np.array([0, 1, 2, 4], np.int32)},
+        {'indptr': np.array([], np.int32)},
         {'data': np.ones(2)},
+        {'data': np.ones(1)},
+        {'data': np.ones((3, 3))},
     ],
 )
 def test_impossible_sparse_matrices_are_refused(state: dict[str, Any]) -> None:
@@ -311,6 +351,26 @@ def test_impossible_sparse_matrices_are_refused(state: dict[str, Any]) -> None:
     matrix.__dict__.update(state)
     with pytest.raises(FileFormatError):
         read(pickle.dumps({'a': matrix}, 2), 'a')
+
+
+@pytest.mark.parametrize(
+    'state',
+    [
+        {'_shape': (1, 1), 'indptr': np.array([0, 10**8]), 'indices': np.array([0]), 'data': np.ones(1)},
+        {'_shape': (0, 10**8), 'indptr': np.array([0]), 'indices': np.arange(0), 'data': np.ones(0)},
+    ],
+)
+def test_small_sparse_matrices_do_not_take_all_memory(state: dict[str, Any]) -> None:
+    matrix = sparse.eye(3, format='csc')
+    matrix.__dict__.update(state)
+    content = pickle.dumps({'a': matrix}, 4)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileFormatError, match=r'MANO_RIGHT.pkl: .*\(a sparse matrix'):
+            read(content, 'a')
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 def test_damaged_pickles_are_refused_and_nothing_else(

@@ -93,7 +93,7 @@ class MediaPipeDetector:
         With ``boxes`` there is one detection for each, in their order: of its box and side, with the
         landmarks of the hand that agrees best with both. ``side_score`` is then the network's
         confidence in the given side. A box in which no hand is found, or only one that agrees better
-        with another box, gives a detection of score 0 without landmarks.
+        with another box, gives a detection without landmarks, both of whose scores are 0.
 
         :raises FrameError: an image that is none, or a box that is empty.
         """
@@ -270,4 +270,4 @@ def _detection(hand: Reading, side: Side, side_score: float, bbox_px: np.ndarray
 
 
 def _empty_detection(box: HandBox) -> Detection:
-    return Detection(box.side, box.score, 0.0, np.asarray(box.bbox_px, np.float32), None, None, None)
+    return Detection(box.side, 0.0, 0.0, np.asarray(box.bbox_px, np.float32), None, None, None)

@@ -188,12 +188,24 @@ def _stderr_dropped() -> Iterator[None]:
     absl.logging are set to. Failures are not lost: they are raised as exceptions.
     """
     with _stderr_lock:
-        sys.stderr.flush()
-        kept = os.dup(2)
+        kept = _copy_of_stderr()
         try:
-            with open(os.devnull, 'w') as sink:
-                os.dup2(sink.fileno(), 2)
+            if kept is not None:
+                with open(os.devnull, 'w') as sink:
+                    os.dup2(sink.fileno(), 2)
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            if kept is not None:
+                os.dup2(kept, 2)
+                os.close(kept)
+
+
+def _copy_of_stderr() -> int | None:
+    """A copy of file descriptor 2, flushed; None where the process was started without it, as daemons are."""
+    if sys.stderr is None:
+        return None
+    sys.stderr.flush()
+    try:
+        return os.dup(2)
+    except OSError:
+        return None

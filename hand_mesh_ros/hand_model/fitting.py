@@ -106,6 +106,8 @@ def fit_hand(
     seen = weights > 0.0
     size_px = _image_size(keypoints_px)
     rays = camera.rays(keypoints_px)
+    if not np.isfinite(rays).all():
+        raise FrameError('a keypoint lies where the lens of this camera sees nothing')
     focal = np.array([camera.fx, camera.fy])
     kinematics = KeypointKinematics(model)
 

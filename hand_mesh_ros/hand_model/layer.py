@@ -104,7 +104,8 @@ class HandLayer(nn.Module):
 
     def _add_buffer(self, name: str, array: np.ndarray, dtype: torch.dtype) -> None:
         # The model file is where these come from: a network's checkpoint must not carry a copy of it.
-        self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array)).to(dtype), persistent=False)
+        # A copy, lest a change of the buffer reach the model.
+        self.register_buffer(name, torch.tensor(np.ascontiguousarray(array), dtype=dtype), persistent=False)
 
 
 def rotation_matrices(vectors: Tensor) -> Tensor:

@@ -32,7 +32,11 @@ _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
 _LITERALS = (
     *('BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT'),
     *('BINSTRING', 'SHORT_BINSTRING', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINBYTES', 'SHORT_BINBYTES'),
+    'BYTEARRAY8',
 )
+
+#: Protocols 0 and 1 take other operations; MANO's files are of protocol 2.
+_PROTOCOLS = range(2, 6)
 
 _ARRAY_TYPES = ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
 
@@ -69,10 +73,14 @@ _RECONSTRUCT = (
     _Name('numpy.core.multiarray', '_reconstruct'),
     _Name('numpy._core.multiarray', '_reconstruct'),
 )
+_FROM_BUFFER = (_Name('numpy.core.numeric', '_frombuffer'), _Name('numpy._core.numeric', '_frombuffer'))
 _CSC_MATRIX = (_Name('scipy.sparse.csc', 'csc_matrix'), _Name('scipy.sparse._csc', 'csc_matrix'))
 _SET = (_Name('__builtin__', 'set'), _Name('builtins', 'set'))
 
-_ADMITTED = {_NDARRAY, _DTYPE, _ENCODE, _CH, _SELECT, _ORDERED_DICT, *_RECONSTRUCT, *_CSC_MATRIX, *_SET}
+_ADMITTED = {
+    *(_NDARRAY, _DTYPE, _ENCODE, _CH, _SELECT, _ORDERED_DICT),
+    *(*_RECONSTRUCT, *_FROM_BUFFER, *_CSC_MATRIX, *_SET),
+}
 
 
 class _RefusedError(ValueError):
@@ -101,8 +109,8 @@ def read_pickled_fields(content: bytes, path: Path, keys: Collection[str]) -> di
 class _PickleReader:
     """The pickle machine, cut down to data: a stack, a memo, and no calls.
 
-    The operations are those of protocols 2 to 4, as Python's picklers write them; ``pickletools`` says
-    what each one does.
+    The operations are those of protocols 2 to 5, as Python's picklers write them with all buffers in the
+    file; ``pickletools`` says what each one does.
     """
 
     def __init__(self) -> None:
@@ -114,6 +122,8 @@ class _PickleReader:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
             if count > _MAX_OPERATIONS:
                 raise _RefusedError(f'it takes more than {_MAX_OPERATIONS} operations')
+            if count == 0 and (opcode.name != 'PROTO' or argument not in _PROTOCOLS):
+                raise _RefusedError('it is not of pickle protocol 2 to 5; save it again with protocol=4')
             self._do(opcode.name, argument)
         return self._stack.pop()
 
@@ -234,12 +244,16 @@ def _value(recorded: Any) -> Any:
 
 
 def _array(recorded: Any) -> np.ndarray:
-    """A numpy array from the state that ``ndarray.__reduce__`` wrote."""
-    if not isinstance(recorded, _Object) or recorded.kind not in _RECONSTRUCT:
+    """A numpy array, its memory its own, from what ``ndarray.__reduce_ex__`` wrote."""
+    if isinstance(recorded, _Object) and recorded.kind in _RECONSTRUCT:
+        _, shape, element_type, is_fortran, elements = recorded.state
+    elif isinstance(recorded, _Object) and recorded.kind in _FROM_BUFFER:
+        elements, element_type, shape, order = recorded.arguments
+        is_fortran = order == 'F'
+    else:
         raise _RefusedError('a field holds something else than an array')
-    _, shape, element_type, is_fortran, elements = recorded.state
     dtype = _dtype(element_type)
-    return np.frombuffer(_bytes(elements), dtype).reshape(shape, order='F' if is_fortran else 'C')
+    return np.frombuffer(_bytes(elements), dtype).reshape(shape, order='F' if is_fortran else 'C').copy()
 
 
 def _dtype(recorded: Any) -> np.dtype:
@@ -268,11 +282,23 @@ def _selection(state: dict[str, Any]) -> np.ndarray:
 
 
 def _dense(state: dict[str, Any]) -> np.ndarray:
-    """A matrix from scipy's compressed sparse columns."""
+    """A matrix from scipy's compressed sparse columns.
+
+    Everything is checked first: what is made takes as much memory as the shape and ``indptr`` ask for.
+    """
     shape = tuple(int(length) for length in state['_shape'])
-    if len(shape) != 2 or min(shape) < 0 or math.prod(shape) > _MAX_DENSE_ELEMENTS:
+    if len(shape) != 2 or min(shape) < 1 or math.prod(shape) > _MAX_DENSE_ELEMENTS:
         raise _RefusedError(f'a sparse matrix has shape {shape}')
-    columns = np.repeat(np.arange(shape[1]), np.diff(_array(state['indptr'])))
+    ends, rows, values = (_array(state[key]) for key in ('indptr', 'indices', 'data'))
+    if ends.dtype.kind not in 'iu' or rows.dtype.kind not in 'iu':
+        raise _RefusedError('a sparse matrix has places that are not whole numbers')
+    if ends.shape != (shape[1] + 1,) or ends[0] != 0 or (ends[1:] < ends[:-1]).any():
+        raise _RefusedError('the columns of a sparse matrix do not follow each other')
+    if rows.shape != (ends[-1],) or values.shape != (ends[-1],):
+        raise _RefusedError('a sparse matrix has not as many elements as it says')
+    if rows.size and not 0 <= rows.min() <= rows.max() < shape[0]:
+        raise _RefusedError('a sparse matrix has elements outside of it')
+    columns = np.repeat(np.arange(shape[1]), np.diff(ends))
     matrix = np.zeros(shape)
-    np.add.at(matrix, (_array(state['indices']), columns), _array(state['data']))
+    np.add.at(matrix, (rows, columns), values)
     return matrix

@@ -34,6 +34,9 @@ OPTIONAL_FIELDS = ('name', 'license', 'tip_vertices', 'keypoint_regressor', 'key
 _MANO_TIP_VERTICES = (744, 320, 443, 554, 671)
 _MANO_VERTICES = 778
 
+#: 25 times as many as MANO has; what is made of a file grows with them.
+_MAX_VERTICES = 20_000
+
 _BETAS = 10
 _USER_LICENSE = 'user-supplied (MANO licence applies)'
 _REMEDY = 'give the original MANO_RIGHT.pkl or MANO_LEFT.pkl, or an .npz with the same arrays'
@@ -54,6 +57,8 @@ def hand_model_from_fields(
     _check_kinematic_tree(reader)
     v_template = reader.floats('v_template', (None, 3))
     vertices = len(v_template)
+    if vertices > _MAX_VERTICES:
+        raise reader.error(f'{vertices} vertices are too many for a hand; {_MAX_VERTICES} are the most')
     joint_regressor = reader.floats('J_regressor', (16, vertices))
     side = _side(v_template, joint_regressor, reader)
     tips = _tip_vertices(reader, vertices)
@@ -119,11 +124,19 @@ class _FieldReader:
         return array
 
     def text(self, key: str, default: str) -> str:
-        value = self._fields.get(key, default)
-        if isinstance(value, np.ndarray) and value.dtype.kind == 'U' and value.ndim == 0:
-            value = value.item()
-        if not isinstance(value, str):
-            raise self.error(f'{key} is not a text')
+        if key not in self._fields:
+            return default
+        value = self._fields[key]
+        try:
+            if isinstance(value, np.ndarray) and value.dtype.kind == 'U' and value.ndim == 0:
+                value = value.item()
+            if not isinstance(value, str):
+                raise TypeError(f'it holds {type(value).__name__}')
+            # A text that cannot be encoded could be neither printed nor sent.
+            value.encode('utf-8')
+        # SystemError: what Python says of a character code beyond all of Unicode.
+        except (TypeError, ValueError, SystemError) as error:
+            raise self.error(f'{key} is not a text') from error
         return value
 
     def _array(self, key: str, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -190,7 +203,8 @@ def _keypoints(
             reader.indices('keypoint_joints', (21,), below=16),
         )
     regressor = joint_regressor[list(KEYPOINT_JOINTS)]
-    regressor[list(TIP_KEYPOINTS)] = np.eye(vertices)[tips]
+    regressor[list(TIP_KEYPOINTS)] = 0.0
+    regressor[list(TIP_KEYPOINTS), tips] = 1.0
     return regressor, np.array(KEYPOINT_JOINTS)
 
 
