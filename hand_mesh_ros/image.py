@@ -9,9 +9,12 @@ from hand_mesh_ros.errors import FrameError
 #: No hand can be seen in an image with a side shorter than this, in pixels.
 MIN_SIDE_PX = 8
 
+#: OpenCV resamples no image with a longer side: its warps number pixels with 16 bits.
+MAX_SIDE_PX = 32766
+
 
 def checked_rgb(image: np.ndarray) -> np.ndarray:
-    """``image`` itself, C-contiguous, if it is (H,W,3) uint8 with both sides at least 8 pixels.
+    """``image`` itself, C-contiguous, if it is (H,W,3) uint8 with both sides of 8 to 32766 pixels.
 
     The colour order cannot be checked: it is taken to be RGB.
 
@@ -29,4 +32,8 @@ def checked_rgb(image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     if min(height, width) < MIN_SIDE_PX:
         raise FrameError(f'an image of {width}x{height} pixels is too small, it needs {MIN_SIDE_PX} each way')
+    if max(height, width) > MAX_SIDE_PX:
+        raise FrameError(
+            f'an image of {width}x{height} pixels is too large, a side may have {MAX_SIDE_PX}; shrink it'
+        )
     return np.ascontiguousarray(image)

@@ -7,7 +7,8 @@ name, ``"left/0001.jpg"``, where base names repeat.
 from __future__ import annotations
 
 import json
-import math
+import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any, Generic, TypeVar
@@ -24,8 +25,12 @@ class KeyedFile(Generic[Value]):
         self._values = dict(values)
 
     def get(self, image: PurePath, default: Value | None = None) -> Value | None:
-        """The value for the image at that path: of key ``folder/name`` if there is one, else of ``name``."""
-        for key in (f'{image.parent.name}/{image.name}', image.name):
+        """The value for the image at that path: of key ``folder/name`` if there is one, else of ``name``.
+
+        The folder of a bare file name is the current one; links are not followed.
+        """
+        folder = PurePath(os.path.abspath(image)).parent.name
+        for key in (f'{folder}/{image.name}', image.name):
             if key in self._values:
                 return self._values[key]
         return default
@@ -41,7 +46,7 @@ def load_keyed(path: Path, parse: Callable[[Any], Value]) -> KeyedFile[Value]:
     """
     try:
         content = json.loads(
-            path.read_text(encoding='utf-8'), object_pairs_hook=_without_repeats, parse_constant=_refused
+            path.read_text(encoding='utf-8-sig'), object_pairs_hook=_without_repeats, parse_constant=_refused
         )
     except OSError as error:
         raise FileFormatError(f'{path}: cannot be read: {error.strerror}') from error
@@ -80,8 +85,10 @@ def four_numbers(value: Any, names: str) -> tuple[float, float, float, float]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a JSON file is a finite number; true and false are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value of a JSON file is a number that a float can hold; true and false are none."""
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    )
 
 
 def _intrinsics(value: Any) -> tuple[float, float, float, float]:

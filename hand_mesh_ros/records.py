@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from hand_mesh_ros import __version__
+from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.estimator import Estimate
-from hand_mesh_ros.hand import Hand
+from hand_mesh_ros.hand import Hand, Side
+from hand_mesh_ros.hand_model.keypoints import JOINT_NAMES, KEYPOINT_NAMES
+from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.sources import Frame
 
 #: Digits kept after the decimal point: a micrometre, a micropixel, a microradian.
@@ -16,7 +20,7 @@ _DIGITS = 6
 
 
 def frame_record(
-    frame: Frame, estimate: Estimate, timing_ms: dict[str, float], with_vertices: bool
+    frame: Frame, camera: Camera, estimate: Estimate, timing_ms: dict[str, float], with_vertices: bool
 ) -> dict[str, Any]:
     """The record of one frame, ready for :func:`dump_record`; the README has its schema."""
     height, width = frame.image.shape[:2]
@@ -26,6 +30,7 @@ def frame_record(
         'stamp': round(frame.stamp, _DIGITS),
         'width': width,
         'height': height,
+        'camera': _numbers(np.array([camera.fx, camera.fy, camera.cx, camera.cy])),
         'hands': [_hand_record(hand, with_vertices) for hand in estimate.hands],
         'timing_ms': {stage: round(ms, 3) for stage, ms in timing_ms.items()},
     }
@@ -34,6 +39,19 @@ def frame_record(
             {'side': detection.side, 'bbox': _numbers(detection.bbox_px)} for detection in estimate.unresolved
         ]
     return record
+
+
+def run_record(method: str, models: dict[Side, HandModel]) -> dict[str, Any]:
+    """What all frames of a run have in common: without it, parameters and vertices mean nothing."""
+    model = models['right']
+    return {
+        'version': __version__,
+        'method': method,
+        'hand_model': {'name': model.name, 'license': model.license, 'sha256': model.sha256},
+        'keypoints': KEYPOINT_NAMES,
+        'joints': JOINT_NAMES,
+        'faces': {side: models[side].faces.tolist() for side in models},
+    }
 
 
 def dump_record(record: dict[str, Any]) -> str:

@@ -35,11 +35,25 @@ def test_boxes_are_read(written):
     assert boxes.get(Path('other.jpg'), []) == []
 
 
+def test_a_byte_order_mark_is_no_hindrance(written):
+    assert len(load_boxes(written('\ufeff' + json.dumps({'a.jpg': [BOX]})))) == 1
+
+
 def test_folder_and_name_goes_before_name(written):
     cameras = load_cameras(written({'c.jpg': [1, 1, 0, 0], 'b/c.jpg': [2, 2, 0, 0]}))
     assert cameras.get(Path('a/b/c.jpg')) == (2.0, 2.0, 0.0, 0.0)
     assert cameras.get(Path('a/x/c.jpg')) == (1.0, 1.0, 0.0, 0.0)
     assert cameras.get(Path('c.jpg')) == (1.0, 1.0, 0.0, 0.0)
+
+
+def test_the_folder_of_a_bare_file_name_is_the_current_one(written, tmp_path, monkeypatch):
+    cameras = load_cameras(written({'left/c.jpg': [2, 2, 0, 0]}))
+    (tmp_path / 'left/sub').mkdir(parents=True)
+    for folder, image in (('left', 'c.jpg'), ('left/sub', '../c.jpg'), ('', './left/c.jpg')):
+        monkeypatch.chdir(tmp_path / folder)
+        assert cameras.get(Path(image)) == (2.0, 2.0, 0.0, 0.0)
+    (tmp_path / 'link').symlink_to(tmp_path / 'left')
+    assert cameras.get(tmp_path / 'link/c.jpg') is None
 
 
 @pytest.mark.parametrize(
@@ -62,7 +76,9 @@ def test_folder_and_name_goes_before_name(written):
         ({'a.jpg': [{**BOX, 'bbox': [100, 100, 50, 50]}]}, 'width, height'),
         ('{"a.jpg": [{"side": "left", "bbox": [0, 0, NaN, 5]}]}', 'NaN'),
         ('{"a.jpg": [{"side": "left", "bbox": [0, 0, 1e999, 5]}]}', 'four numbers'),
+        ({'a.jpg': [{**BOX, 'bbox': [0, 0, 10**400, 5]}]}, 'four numbers'),
         ({'a.jpg': [{**BOX, 'score': 1.5}]}, '0 to 1'),
+        ({'a.jpg': [{**BOX, 'score': 10**400}]}, '0 to 1'),
     ],
 )
 def test_wrong_files_are_refused_with_path_and_reason(written, content, complaint):

@@ -11,7 +11,7 @@ from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.hand import Hand, ScaleSource, Side
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.hand_model.keypoints import TIP_KEYPOINTS
-from hand_mesh_ros.rendering.overlay import SIDE_COLOURS, draw_hands, draw_keypoints
+from hand_mesh_ros.rendering.overlay import SIDE_COLOURS, _blend_mesh, draw_hands, draw_keypoints
 from hand_mesh_ros.rendering.zbuffer import rasterise
 
 CAMERA = Camera(320, 240, 300.0, 300.0, 159.5, 119.5)
@@ -107,6 +107,29 @@ def test_hands_partly_or_wholly_outside_are_drawn_as_far_as_they_are_seen(
     hands = [make_hand('right', position), make_hand('left', (0, 0, 0.5))]
     picture = draw_hands(grey(), hands, FACES, CAMERA)
     assert picture.shape == (240, 320, 3) and (picture != 128).any()
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('wrong', [np.nan, np.inf, -np.inf, 3e38])
+def test_what_is_not_finite_is_left_out_and_the_rest_is_drawn(wrong: float) -> None:
+    hand = make_hand('right', (0, 0, 0.5))
+    whole = draw_hands(grey(), [hand], FACES, CAMERA)
+    mask = rasterise(hand.vertices, FACES['right'], CAMERA).mask
+    for broken in (0, 300, 777):
+        vertices, keypoints = hand.vertices.copy(), hand.keypoints_2d.copy()
+        vertices[broken, broken % 3] = wrong
+        keypoints[5, 0] = wrong
+        damaged = dataclasses.replace(hand, vertices=vertices, keypoints_2d=keypoints)
+        picture = draw_hands(grey(), [damaged], FACES, CAMERA)
+        assert (picture[mask] == whole[mask]).all(1).mean() > 0.85
+
+
+def test_colours_that_are_not_numbers_leave_the_picture_as_it_is() -> None:
+    hand = make_hand('right', (0, 0, 0.5))
+    raster = rasterise(hand.vertices, FACES['right'], CAMERA)
+    picture = grey()
+    _blend_mesh(raster, FACES['right'], np.full((778, 4), np.nan, np.float32), 1, picture)
+    np.testing.assert_array_equal(picture, grey())
 
 
 @pytest.mark.parametrize('size', [(1, 1), (8, 6), (224, 224), (1920, 1080)])

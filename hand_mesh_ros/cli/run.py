@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,27 +19,52 @@ from tqdm import tqdm
 from hand_mesh_ros.camera import DEFAULT_FOV_DEG, Camera
 from hand_mesh_ros.cli.options import add_estimator_options, camera_numbers, make_estimator
 from hand_mesh_ros.detection.boxes import load_boxes
-from hand_mesh_ros.errors import ConfigurationError, FileFormatError, FrameError
+from hand_mesh_ros.errors import CameraError, ConfigurationError, FileFormatError, FrameError
 from hand_mesh_ros.estimator import Estimate
 from hand_mesh_ros.hand import Side
-from hand_mesh_ros.keyed_files import load_cameras
-from hand_mesh_ros.records import dump_record, frame_record
-from hand_mesh_ros.rendering.meshes import write_mesh
+from hand_mesh_ros.hand_model.model import HandModel
+from hand_mesh_ros.keyed_files import KeyedFile, load_cameras
+from hand_mesh_ros.records import dump_record, frame_record, run_record
+from hand_mesh_ros.rendering.meshes import MESH_SUFFIXES, write_mesh
 from hand_mesh_ros.rendering.overlay import draw_hands
-from hand_mesh_ros.sources import Frame, count_frames, frame_rate, is_video, list_sources, read_frames
+from hand_mesh_ros.sources import (
+    Frame,
+    count_frames,
+    frame_rate,
+    is_utf8,
+    is_video,
+    list_sources,
+    missing_frames,
+    read_frames,
+)
+
+#: Endings of the files that a run writes into each folder of its output.
+_WRITTEN_SUFFIXES = {'overlays': ('.jpg', '.mp4'), 'meshes': MESH_SUFFIXES}
+
+#: The end of the options' help that speaks of pixels.
+_PIXELS_HELP = 'in pixels of the image as its EXIF orientation turns it'
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add ``run`` and its options."""
     parser = commands.add_parser('run', help='reconstruct the hands in images, folders and videos')
     parser.add_argument('sources', nargs='+', type=Path, metavar='SOURCE', help='image, video or folder')
-    parser.add_argument('--out', required=True, type=Path, help='folder for overlays and hands.jsonl')
+    parser.add_argument(
+        '--out',
+        required=True,
+        type=Path,
+        metavar='DIR',
+        help='folder for hands.jsonl, run.json, overlays/, meshes/; what an earlier run left is replaced',
+    )
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument(
         '--camera', type=camera_numbers, metavar='FX,FY,CX,CY', help='intrinsics in pixels, of all images'
     )
     camera.add_argument(
-        '--cameras', type=Path, metavar='FILE', help='JSON object: file name -> [fx, fy, cx, cy]'
+        '--cameras',
+        type=Path,
+        metavar='FILE',
+        help=f'JSON object: file name -> [fx, fy, cx, cy], {_PIXELS_HELP}',
     )
     parser.add_argument(
         '--fov',
@@ -47,7 +74,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help='horizontal field of view guessed where no intrinsics are given (default: %(default)s)',
     )
     parser.add_argument(
-        '--boxes', type=Path, metavar='FILE', help='JSON object: file name -> list of {"side", "bbox"}'
+        '--boxes',
+        type=Path,
+        metavar='FILE',
+        help=f'JSON object: file name -> list of {{"side", "bbox"}}, {_PIXELS_HELP}',
     )
     parser.add_argument('--vertices', action='store_true', help='write the vertices to hands.jsonl too')
     parser.add_argument('--meshes', choices=('ply', 'glb'), help='write one mesh file a hand')
@@ -57,15 +87,16 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Returns 1 when a file could not be read, else 0."""
-    files = list_sources(arguments.sources)
+    """Returns 1 when a file could not be read, or not to its end, else 0."""
+    files = list_sources(arguments.sources, [arguments.out / name for name in _WRITTEN_SUFFIXES])
     camera_of = _CameraChoice(arguments)
     boxes = load_boxes(arguments.boxes) if arguments.boxes else None
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
-        writer = stack.enter_context(_Writer(arguments, files))
-        progress = stack.enter_context(tqdm(total=sum(map(count_frames, files)), unit='frame', disable=None))
+        # Before the output is touched: it refuses options that cannot work.
         still_estimator = stack.enter_context(make_estimator(arguments, streaming=False))
+        writer = stack.enter_context(_Writer(arguments, files, still_estimator.models))
+        progress = stack.enter_context(tqdm(total=sum(map(count_frames, files)), unit='frame', disable=None))
         for file in files:
             # A video takes an estimator of its own, which remembers the frame before.
             estimator = make_estimator(arguments, streaming=True) if is_video(file) else still_estimator
@@ -76,32 +107,62 @@ def run(arguments: argparse.Namespace) -> int:
                     here = None if boxes is None else boxes.get(file, [])
                     estimate = estimator.estimate(frame.image, camera, here)
                     writer.write(frame, camera, estimate, decode_ms, estimator.faces)
-                    counts.update(
-                        frames=1,
-                        seen=bool(estimate.hands),
-                        hands=len(estimate.hands),
-                        guessed=not camera.calibrated,
-                    )
+                    _count(counts, camera, estimate)
                     progress.update()
-            except (FileFormatError, FrameError) as error:
-                counts['unreadable'] += 1
-                progress.write(f'hand-mesh: {error}')
+                _check_complete(frame)
+            except (CameraError, FileFormatError, FrameError) as error:
+                counts['failed'] += 1
+                named = '' if isinstance(error, FileFormatError) else f'{file}: '
+                progress.write(f'hand-mesh: {named}{error}', file=sys.stderr)
             if estimator is not still_estimator:
                 estimator.close()
     _report(counts, arguments)
-    return 1 if counts['unreadable'] else 0
+    _report_missing(boxes, arguments.boxes, files)
+    _report_missing(camera_of.by_file, arguments.cameras, files)
+    return 1 if counts['failed'] else 0
+
+
+def _check_complete(last: Frame) -> None:
+    missing = missing_frames(last)
+    if missing:
+        raise FileFormatError(
+            f'{last.source}: ends after {last.index + 1} frames, about {missing} are missing; '
+            'is the file complete?'
+        )
+
+
+def _count(counts: Counter[str], camera: Camera, estimate: Estimate) -> None:
+    centred = -0.5 <= camera.cx <= camera.width - 0.5 and -0.5 <= camera.cy <= camera.height - 0.5
+    counts.update(
+        frames=1,
+        seen=int(bool(estimate.hands)),
+        hands=len(estimate.hands),
+        guessed=int(not camera.calibrated),
+        off_centre=int(not centred),
+    )
 
 
 def _report(counts: Counter[str], arguments: argparse.Namespace) -> None:
     print(
         f'{counts["frames"]} frames, {counts["seen"]} with a hand, {counts["hands"]} hands, '
-        f'{counts["unreadable"]} files unreadable -> {arguments.out}'
+        f'{counts["failed"]} files unreadable or incomplete -> {arguments.out}'
     )
     if counts['guessed']:
         print(
             f'{counts["guessed"]} frames without intrinsics: a field of view of {arguments.fov:g} degrees is '
             'guessed, positions are not metric (see --camera, --cameras)'
         )
+    if counts['off_centre']:
+        print(
+            f'{counts["off_centre"]} frames have their principal point (cx, cy) outside the image: '
+            'are the intrinsics those of images of this size?'
+        )
+
+
+def _report_missing(keyed: KeyedFile[Any] | None, path: Path, files: list[Path]) -> None:
+    missing = 0 if keyed is None else sum(keyed.get(file) is None for file in files)
+    if missing:
+        print(f'{missing} files have no entry in {path}')
 
 
 class _CameraChoice:
@@ -109,12 +170,15 @@ class _CameraChoice:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._numbers: tuple[float, ...] | None = arguments.camera
-        self._by_file = load_cameras(arguments.cameras) if arguments.cameras else None
+        self.by_file = load_cameras(arguments.cameras) if arguments.cameras else None
         self._fov_deg: float = arguments.fov
-        Camera.from_fov(640, 480, self._fov_deg)  # a bad angle is told before any work
+        # Bad numbers are told before any work.
+        Camera.from_fov(640, 480, self._fov_deg)
+        if self._numbers is not None:
+            Camera(640, 480, *self._numbers)
 
     def __call__(self, file: Path, width: int, height: int) -> Camera:
-        numbers = self._numbers if self._by_file is None else self._by_file.get(file)
+        numbers = self._numbers if self.by_file is None else self.by_file.get(file)
         if numbers is None:
             return Camera.from_fov(width, height, self._fov_deg)
         fx, fy, cx, cy = numbers
@@ -122,9 +186,12 @@ class _CameraChoice:
 
 
 class _Writer:
-    """The output folder: hands.jsonl, overlays/ and meshes/."""
+    """The output folder: run.json, hands.jsonl, overlays/ and meshes/."""
 
-    def __init__(self, arguments: argparse.Namespace, files: list[Path]) -> None:
+    def __init__(
+        self, arguments: argparse.Namespace, files: list[Path], models: dict[Side, HandModel]
+    ) -> None:
+        self._run = run_record(arguments.method, models)
         self._out: Path = arguments.out
         self._vertices: bool = arguments.vertices
         self._mesh_kind: str | None = arguments.meshes
@@ -133,17 +200,35 @@ class _Writer:
         self._video: tuple[Path, cv2.VideoWriter] | None = None
 
     def __enter__(self) -> _Writer:
-        self._out.mkdir(parents=True, exist_ok=True)
-        if self._overlays:
-            (self._out / 'overlays').mkdir(exist_ok=True)
-        if self._mesh_kind:
-            (self._out / 'meshes').mkdir(exist_ok=True)
-        self._records = open(self._out / 'hands.jsonl', 'w', encoding='utf-8')
+        if not is_utf8(self._out):
+            raise ConfigurationError(f'--out {self._out}: OpenCV writes only to paths that are UTF-8')
+        with _told_if_unwritable(self._out):
+            self._remove_earlier_run()
+            self._out.mkdir(parents=True, exist_ok=True)
+            if self._overlays:
+                (self._out / 'overlays').mkdir(exist_ok=True)
+            if self._mesh_kind:
+                (self._out / 'meshes').mkdir(exist_ok=True)
+            (self._out / 'run.json').write_text(dump_record(self._run) + '\n', encoding='utf-8')
+            self._records = open(self._out / 'hands.jsonl', 'w', encoding='utf-8')
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._records.close()
-        self._close_video()
+        with _told_if_unwritable(self._out), self._records:
+            self._close_video()
+
+    def _remove_earlier_run(self) -> None:
+        """Remove the overlays and meshes of an earlier run, which the new hands.jsonl would not speak of."""
+        for name, suffixes in _WRITTEN_SUFFIXES.items():
+            folder = self._out / name
+            left = [path for path in folder.glob('*') if path.suffix in suffixes]
+            if left and not (self._out / 'hands.jsonl').exists():
+                raise ConfigurationError(
+                    f'{folder}: holds files, and not from an earlier run, for there is no hands.jsonl '
+                    'beside it; choose another --out'
+                )
+            for path in left:
+                path.unlink()
 
     def write(
         self,
@@ -155,21 +240,23 @@ class _Writer:
     ) -> None:
         """Write all of one frame."""
         timing_ms = {'decode': decode_ms, **estimate.timing_ms}
-        self._records.write(dump_record(frame_record(frame, estimate, timing_ms, self._vertices)) + '\n')
+        record = dump_record(frame_record(frame, camera, estimate, timing_ms, self._vertices))
+        overlay = draw_hands(frame.image, estimate.hands, faces, camera) if self._overlays else None
         name = self._names[frame.source]
-        if self._mesh_kind:
-            for i, hand in enumerate(estimate.hands):
-                path = self._out / 'meshes' / f'{name}_{frame.index:06d}_{i}_{hand.side}.{self._mesh_kind}'
-                write_mesh(path, hand.vertices, faces[hand.side])
-        if self._overlays:
-            self._write_overlay(name, frame, draw_hands(frame.image, estimate.hands, faces, camera))
+        with _told_if_unwritable(self._out):
+            self._records.write(record + '\n')
+            if self._mesh_kind:
+                for i, hand in enumerate(estimate.hands):
+                    mesh_name = f'{name}_{frame.index:06d}_{i}_{hand.side}.{self._mesh_kind}'
+                    write_mesh(self._out / 'meshes' / mesh_name, hand.vertices, faces[hand.side])
+            if overlay is not None:
+                self._write_overlay(name, frame, overlay)
 
     def _write_overlay(self, name: str, frame: Frame, overlay: np.ndarray) -> None:
         pixels = cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)
         if not is_video(frame.source):
-            path = self._out / 'overlays' / f'{name}.jpg'
-            if not cv2.imwrite(str(path), pixels):
-                raise ConfigurationError(f'{path}: cannot be written')
+            # Not imwrite: it crashes on a name that is not UTF-8, and does not say what went wrong.
+            (self._out / 'overlays' / f'{name}.jpg').write_bytes(cv2.imencode('.jpg', pixels)[1].tobytes())
             return
         path = self._out / 'overlays' / f'{name}.mp4'
         if self._video is None or self._video[0] != path:
@@ -182,9 +269,21 @@ class _Writer:
         self._video[1].write(pixels)
 
     def _close_video(self) -> None:
-        if self._video is not None:
-            self._video[1].release()
-            self._video = None
+        if self._video is None:
+            return
+        path, video = self._video
+        self._video = None
+        video.release()
+        if count_frames(path) == 0:  # OpenCV says nothing of a full disk
+            raise ConfigurationError(f'{path}: cannot be written; is the disk full?')
+
+
+@contextmanager
+def _told_if_unwritable(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(f'{error.filename or out}: cannot be written: {error.strerror}') from error
 
 
 def _timed_frames(file: Path) -> Iterator[tuple[Frame, float]]:

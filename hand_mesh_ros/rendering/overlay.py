@@ -48,7 +48,8 @@ def draw_hands(
     """Picture of ``hands`` over ``image``: shaded translucent meshes, keypoints, bones, side and score.
 
     :param image: (H,W,3) uint8 RGB; it is not changed.
-    :param hands: in the camera optical frame; the nearer hides the farther.
+    :param hands: in the camera optical frame; the nearer hides the farther. What of them is not finite is
+        not drawn.
     :param faces_by_side: (F,3) int triangles of the hand model of each side that occurs.
     :param camera: the camera that took the image, of the image's size.
     :return: (H,W,3) uint8 RGB.
@@ -92,6 +93,7 @@ def _draw_meshes(
     _blend_mesh(raster, faces, colours, scale, canvas[y0:y1, x0:x1])
 
 
+@np.errstate(invalid='ignore', over='ignore')  # faces of vertices that are not finite are not drawn
 def _mesh_colours(hand: Hand, faces: np.ndarray) -> np.ndarray:
     """Per vertex (V,4) float32: linear RGB and opacity."""
     normals = vertex_normals(hand.vertices, faces)
@@ -135,7 +137,8 @@ def _blend(face_index, barycentrics, faces, colours, scale, light_of_byte, byte_
                 continue
             for channel, light in enumerate((red, green, blue)):
                 mixed = light + (1.0 - alpha) * light_of_byte[patch[y, x, channel]]
-                patch[y, x, channel] = byte_of_light[int(min(mixed, 1.0) * 4095.0 + 0.5)]
+                if mixed >= 0.0:  # not so where a colour is NaN, which is no index into a table
+                    patch[y, x, channel] = byte_of_light[int(min(mixed, 1.0) * 4095.0 + 0.5)]
 
 
 def _draw_skeleton(canvas: np.ndarray, keypoints_px: np.ndarray, confidence: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,8 @@ class Lighting:
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Unit normals (V,3) float32, area-weighted means over each vertex's faces (F,3); 0 without faces.
 
-    They point out of a mesh whose faces run anticlockwise seen from outside.
+    They point out of a mesh whose faces run anticlockwise seen from outside. Faces with a vertex that is not
+    finite do not count.
     """
     vertices = np.ascontiguousarray(vertices, np.float64)
     normals = np.zeros_like(vertices)
@@ -79,5 +81,7 @@ def _add_face_normals(vertices, faces, normals):  # type: ignore[no-untyped-def]
     for f in range(len(faces)):
         a, b, c = faces[f]
         normal = np.cross(vertices[b] - vertices[a], vertices[c] - vertices[a])
+        if not math.isfinite(normal[0] + normal[1] + normal[2]):
+            continue
         for vertex in (a, b, c):
             normals[vertex] += normal
