@@ -49,17 +49,19 @@ class FingertipPrinter(Node):
     def on_hands(self, message):
         """Keep the hands of an image."""
         if message.hands:
-            self.keep(self.hands, message.header.stamp, message.hands)
+            self.keep(self.hands, message.header, message.hands)
 
     def on_tf(self, message):
         """Keep the frames of an image."""
         frames = {transform.child_frame_id: transform for transform in message.transforms}
-        if any(name.endswith('_hand') for name in frames):
-            self.keep(self.frames, message.transforms[0].header.stamp, frames)
+        for name, transform in frames.items():
+            if name.endswith(('right_hand', 'left_hand')):
+                self.keep(self.frames, transform.header, frames)
+                break
 
-    def keep(self, where, stamp, what):
+    def keep(self, where, header, what):
         """Print when the other half has come; forget what is old."""
-        key = (stamp.sec, stamp.nanosec)
+        key = (header.stamp.sec, header.stamp.nanosec, header.frame_id)  # of one camera
         where[key] = what
         if key in self.hands and key in self.frames:
             self.show(key, self.hands.pop(key), self.frames.pop(key))
@@ -70,12 +72,14 @@ class FingertipPrinter(Node):
         """Print the fingertips of an image; of each side the first hand."""
         for side, name in ((HandMesh.RIGHT, 'right'), (HandMesh.LEFT, 'left')):
             hand = next((hand for hand in hands if hand.side == side), None)
-            if hand is None:
+            # The parameter tf_prefix may stand before the name.
+            frame = next((frame for frame in frames if frame.endswith(f'{name}_hand')), None)
+            if hand is None or frame is None:
                 continue
-            wrist = frames[f'{name}_hand'].transform
+            wrist = frames[frame].transform
             for finger, keypoint in zip(FINGERS, TIP_KEYPOINTS, strict=True):
                 from_hands = tuple(float(x) for x in hand.keypoints_3d[3 * keypoint : 3 * keypoint + 3])
-                tip = frames[f'{name}_hand_{finger}_tip'].transform.translation
+                tip = frames[f'{frame}_{finger}_tip'].transform.translation
                 turned = rotated(wrist.rotation, (tip.x, tip.y, tip.z))
                 origin = wrist.translation
                 from_tf = (origin.x + turned[0], origin.y + turned[1], origin.z + turned[2])

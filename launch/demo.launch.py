@@ -31,7 +31,10 @@ def generate_launch_description():
             'namespace', default_value='camera', description='Namespace of the player and the node.'
         ),
         DeclareLaunchArgument(
-            'rviz', default_value='false', choices=['true', 'false'], description='Start RViz too.'
+            'rviz',
+            default_value='false',
+            choices=['true', 'false'],
+            description='Start RViz too. It has to be installed: package rviz2.',
         ),
     ]
     launch_file = PathJoinSubstitution([FindPackageShare('hand_mesh_ros'), 'launch', 'hand_mesh.launch.py'])

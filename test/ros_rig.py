@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,6 +45,7 @@ class Rig:
         self.boxes = self.node.create_publisher(HandBoxArray, 'hand_boxes', 5)
         self.hands: dict[Stamp, HandMeshArray] = {}
         self.tf: dict[Stamp, TFMessage] = {}
+        self.tf_stamps: list[Stamp] = []  #: as they came
         self.model_infos: list[HandModelInfo] = []
         self.diagnostics: dict[str, str] = {}
         self.diagnostics_message = ''
@@ -63,6 +65,7 @@ class Rig:
     def _on_tf(self, message: TFMessage) -> None:
         stamp = message.transforms[0].header.stamp
         self.tf[stamp.sec, stamp.nanosec] = message
+        self.tf_stamps.append((stamp.sec, stamp.nanosec))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         if not message.status[0].name.startswith(self._node_name + ':'):
@@ -88,9 +91,9 @@ class Rig:
         header.stamp.sec = self._seconds
         return header
 
-    def send(self, image: np.ndarray, camera: Camera | None = None) -> Stamp:
+    def send(self, image: np.ndarray, camera: Camera | None = None, header: Header | None = None) -> Stamp:
         """Publish an image, and its camera if given; its stamp."""
-        header = self.header()
+        header = header or self.header()
         if camera is not None:
             info = info_from_camera(camera)
             info.header = header
@@ -117,13 +120,17 @@ class Rig:
 class NodeProcess(subprocess.Popen[bytes]):
     """hand_mesh_node in a process."""
 
-    def __init__(self, namespace: str, parameters: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, namespace: str, parameters: Sequence[str], environment: Mapping[str, str], log: Path
+    ) -> None:
         command = [sys.executable, '-m', 'hand_mesh_ros.ros.node', '--ros-args', '-r', f'__ns:={namespace}']
         for parameter in parameters:
             command += ['-p', parameter]
         self._log = log
         with open(log, 'wb') as stream:  # a pipe that nobody reads would stop the process
-            super().__init__(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+            super().__init__(
+                command, cwd=ROOT, env={**os.environ, **environment}, stdout=stream, stderr=subprocess.STDOUT
+            )
 
     def output(self) -> str:
         """What it has printed so far."""
@@ -131,10 +138,12 @@ class NodeProcess(subprocess.Popen[bytes]):
 
 
 @contextmanager
-def node_process(namespace: str, parameters: Sequence[str] = ()) -> Iterator[NodeProcess]:
+def node_process(
+    namespace: str, parameters: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Iterator[NodeProcess]:
     """A node's process, from its start; killed if the test has not ended it."""
     with tempfile.TemporaryDirectory() as folder:
-        process = NodeProcess(namespace, parameters, Path(folder, 'node.log'))
+        process = NodeProcess(namespace, parameters, environment or {}, Path(folder, 'node.log'))
         try:
             yield process
         finally:
@@ -143,9 +152,11 @@ def node_process(namespace: str, parameters: Sequence[str] = ()) -> Iterator[Nod
 
 
 @contextmanager
-def running_node(namespace: str, parameters: Sequence[str] = ()) -> Iterator[tuple[Rig, NodeProcess]]:
+def running_node(
+    namespace: str, parameters: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[Rig, NodeProcess]]:
     """A node that has loaded, and a rig that it listens to."""
-    with node_process(namespace, parameters) as process:
+    with node_process(namespace, parameters, environment) as process:
         rig = Rig(namespace)
         try:
             compressed = 'image_transport:=compressed' in parameters

@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 pytest.importorskip('hand_mesh_ros.msg', reason='the messages are not built')
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from mcap.reader import make_reader
 from ros_rig import ROOT, Rig
 from rosbags.highlevel import AnyReader
@@ -91,6 +92,20 @@ def test_a_bag_holds_the_numbers_that_were_published(tmp_path):
     assert definition.encoding == 'ros2msg' and b'MSG: hand_mesh_ros/HandMesh' in definition.data
 
 
+def test_drops_are_those_of_the_node_asked_for(tmp_path):
+    rig = Rig('/counted')
+    publisher = rig.node.create_publisher(DiagnosticArray, '/diagnostics', OUTPUT_QOS)
+    topics = [Topic('/diagnostics', DiagnosticArray, OUTPUT_QOS)]
+    with BagRecorder(rig.node, tmp_path / 'bag', topics) as recorder:
+        assert rig.wait(lambda: publisher.get_subscription_count() >= 2)
+        for name, count in (('/demo/hand_mesh: hands', '3'), ('/demo/hand_mesh_2: hands', '70')):
+            value = KeyValue(key='dropped: superseded', value=count)
+            publisher.publish(DiagnosticArray(status=[DiagnosticStatus(name=name, values=[value])]))
+        assert rig.wait(lambda: recorder.counts['/diagnostics'] == 2)
+    rig.close()
+    assert report(tmp_path / 'bag', '/demo/hand_mesh').drops == {'superseded': 3}
+
+
 @pytest.mark.parametrize('message_type', [HandMeshArray, HandModelInfo])
 def test_definitions_have_the_hashes_that_ros_computed(message_type):
     """With another type hash, ros2 bag would not play the bag to a node."""
@@ -110,7 +125,7 @@ def test_demo_ends_with_a_bag_pictures_and_a_table(tmp_path, clip):
     assert ended.returncode == 0, ended.stdout + ended.stderr
     for row in ('frames sent', 'frames out', 'latency', 'hands seen', 'dropped'):
         assert row in ended.stdout
-    result = report(tmp_path / 'out' / 'bag')
+    result = report(tmp_path / 'out' / 'bag', '/demo/hand_mesh')
     assert isinstance(result, RunReport)
     assert 28 <= result.frames_in <= 30 and 0 < result.frames_out <= 30
     assert result.hands['right'] > 0 and result.latency_ms[0] > 0

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.datasets.demo_clip import render_demo_clip
 from hand_mesh_ros.detection.detection import HandBox
 from hand_mesh_ros.msg import HandMesh
-from hand_mesh_ros.ros.images import jpeg_from_rgb, message_from_rgb
+from hand_mesh_ros.ros.images import jpeg_from_rgb, message_from_rgb, rgb_from_message
 from hand_mesh_ros.ros.messages import message_from_boxes, message_from_hands
 from hand_mesh_ros.sources import read_frames
 
@@ -100,14 +100,73 @@ def test_frames_go_out_once_with_the_stamp_of_the_image(node, frames):
     assert stamp not in rig.tf
 
 
-def test_another_process_reads_the_same_fingertips_from_hands_and_from_tf(node, frames):
+def test_frames_go_out_once_when_stamps_go_back(node, frames):
     rig, _ = node
+    header = rig.header()
+    base = header.stamp.sec + 100
+    rig.tf_stamps.clear()
+    # Two late ones again and again, as of two drivers on one topic; then a bag that starts over.
+    order = [base, base - 1, base, base - 1, base - 50, base]
+    for seconds in order:
+        rig.hands.clear()
+        header.stamp.sec = seconds
+        rig.send(frames[0], CAMERA, header)
+        assert rig.wait(lambda: rig.hands), rig.diagnostics
+    rig.spin(0.3)
+    sent = [seconds for seconds, _ in rig.tf_stamps if seconds in order]
+    assert sent == [base, base - 1, base - 50, base]
+
+
+@pytest.mark.parametrize(('field', 'problem'), [('frame_id', 'no frame_id'), ('stamp', 'no stamp')])
+def test_headers_that_tf_cannot_use_are_told(node, frames, field, problem):
+    rig, _ = node
+    header = rig.header()
+    setattr(header, field, type(getattr(header, field))())
+    rig.tf_stamps.clear()
+    rig.hands.clear()
+    rig.send(frames[0], CAMERA, header)
+    assert rig.wait(lambda: rig.hands) and next(iter(rig.hands.values())).hands
+    assert rig.wait(lambda: problem in rig.diagnostics_message, 5.0), rig.diagnostics_message
+    assert not rig.tf_stamps
+    rig.answer(frames[0], CAMERA)
+    assert rig.wait(lambda: problem not in rig.diagnostics_message, 5.0), rig.diagnostics_message
+
+
+def test_a_negative_stamp_is_a_malformed_image(node, frames):
+    rig, process = node
+    header = rig.header()
+    header.stamp.sec = -5
+    rig.send(frames[0], CAMERA, header)
+    assert rig.wait(lambda: 'its stamp is negative' in process.output(), 5.0), process.output()
+    rig.answer(frames[0], CAMERA)
+    rig.spin(1.2)
+    assert 'dropped: error' not in rig.diagnostics and 'Traceback' not in process.output()
+
+
+def test_the_debug_image_shows_the_hands(node, frames):
+    rig, _ = node
+    pictures: list[Image] = []
+    subscription = rig.node.create_subscription(Image, 'hand_mesh/debug_image', pictures.append, 5)
+    assert rig.wait(lambda: rig.node.count_publishers('hand_mesh/debug_image'))
+    hands = rig.answer(frames[0], CAMERA)
+    while not pictures:
+        hands = rig.answer(frames[0], CAMERA)
+    rig.node.destroy_subscription(subscription)
+    picture = rgb_from_message(pictures[-1])
+    assert pictures[-1].header.frame_id == hands.header.frame_id and picture.shape == frames[0].shape
+    x0, y0, x1, y1 = hands.hands[0].bbox_px.astype(int)
+    changed = (picture != frames[0]).any(axis=2)
+    assert changed[y0:y1, x0:x1].mean() > 0.2 and not changed[-5:].any()
+
+
+def check_fingertips(hands_topic: str, send: Callable[[], object]) -> None:
+    """Run the example while images are sent: what it reads from TF is what it reads from hands."""
     command = [sys.executable, str(ROOT / 'examples' / 'print_fingertips.py'), '--once']
-    command += ['--ros-args', '-r', 'hands:=/robot/camera/hand_mesh/hands']
+    command += ['--ros-args', '-r', f'hands:={hands_topic}']
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as printer:
         deadline = time.monotonic() + 20.0
         while printer.poll() is None and time.monotonic() < deadline:
-            rig.answer(frames[0], CAMERA)
+            send()
         if printer.poll() is None:
             printer.kill()
         assert printer.stdout is not None
@@ -117,6 +176,11 @@ def test_another_process_reads_the_same_fingertips_from_hands_and_from_tf(node, 
         numbers = [float(number) for number in re.findall(r'[+-]\d\.\d{6}', line)]
         assert len(numbers) == 6, line
         np.testing.assert_allclose(numbers[:3], numbers[3:], atol=1e-5)
+
+
+def test_another_process_reads_the_same_fingertips_from_hands_and_from_tf(node, frames):
+    rig, _ = node
+    check_fingertips('/robot/camera/hand_mesh/hands', lambda: rig.answer(frames[0], CAMERA))
 
 
 def test_30_images_a_second_arrive(node, frames):
@@ -161,12 +225,8 @@ def resident_mib(process: NodeProcess) -> float:
 @pytest.mark.skipif(sys.platform != 'linux', reason='memory is read from /proc')
 def test_garbage_neither_stops_nor_grows_the_node(node, frames):
     rig, process = node
-    huge = message_from_rgb(np.zeros((4320, 7680, 3), np.uint8))
 
     def pour(rounds: int) -> None:
-        huge.header = rig.header()
-        rig.image.publish(huge)
-        rig.spin(1.5)
         for _ in range(rounds):
             for message in garbage().values():
                 message.header = rig.header()
@@ -184,10 +244,19 @@ def test_garbage_neither_stops_nor_grows_the_node(node, frames):
     assert 'dropped: error' not in rig.diagnostics
 
 
+def test_an_8k_image_is_looked_at():
+    """It does not fit into shared memory, and of best-effort UDP fragments some are lost."""
+    reliable = 'qos_overrides./large/image.subscription.reliability:=reliable'
+    with running_node('/large', [reliable]) as (rig, process):
+        rig.answer(np.zeros((4320, 7680, 3), np.uint8), seconds=20.0)
+        assert rig.wait(lambda: rig.diagnostics.get('frames out') == '1', 5.0), rig.diagnostics
+        assert process.poll() is None
+
+
 def test_the_node_tells_when_no_image_comes():
     with running_node('/dark', ['no_image_warning_s:=0.5']) as (rig, process):
         assert rig.wait(lambda: 'no image for' in rig.diagnostics_message, 5.0)
-        assert '/dark/image' in rig.diagnostics_message and 'QoS' in rig.diagnostics_message
+        assert '/dark/image has' in rig.diagnostics_message and 'QoS fit' in rig.diagnostics_message
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0 and '/dark/image' in process.output()
 
@@ -226,10 +295,27 @@ def test_compressed_images_with_boxes_of_another_detector(frames):
         assert np.abs(published.keypoints_2d - hand.keypoints_2d.reshape(-1)).mean() < 3.0
         assert rig.tf[stamp].transforms[0].child_frame_id == f'front_{hand.side}_hand'
 
+        def send() -> None:
+            stamp = publish()
+            assert rig.wait(lambda: stamp in rig.hands), rig.diagnostics
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_the_node_in_time_while_images_come(number, frames):
-    with running_node('/ending') as (rig, process):
+        check_fingertips('/boxed/hand_mesh/hands', send)
+        for _ in range(3):  # images without boxes: more than a second of them by their stamps
+            jpeg = jpeg_from_rgb(image)
+            jpeg.header = rig.header()
+            rig.jpeg.publish(jpeg)
+        assert rig.wait(lambda: '/boxed/hand_boxes' in rig.diagnostics_message, 5.0), rig.diagnostics_message
+
+
+@pytest.mark.parametrize(
+    ('number', 'is_drawn'), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=['SIGINT, drawn', 'SIGTERM']
+)
+def test_signals_end_the_node_in_time_while_images_come(number, is_drawn, frames, tmp_path):
+    # As on a machine on which no hand was drawn yet: nothing of it may be left to compile.
+    environment = {'NUMBA_CACHE_DIR': str(tmp_path)} if is_drawn else {}
+    with running_node('/ending', environment=environment) as (rig, process):
+        if is_drawn:
+            rig.node.create_subscription(Image, 'hand_mesh/debug_image', lambda image: None, 5)
         for _ in range(15):
             rig.send(frames[0], CAMERA)
             rig.spin(0.02)
@@ -245,7 +331,12 @@ def test_signals_end_the_node_in_time_while_images_come(number, frames):
 
 @pytest.mark.parametrize(
     ('parameter', 'told'),
-    [('hand_model_path:=/nowhere/MANO_RIGHT.pkl', '/nowhere/MANO_RIGHT.pkl'), ('method:=magic', 'method')],
+    [
+        ('hand_model_path:=~/nowhere/MANO_RIGHT.pkl', str(Path.home() / 'nowhere/MANO_RIGHT.pkl')),
+        ('method:=magic', 'method'),
+        ('qos_overrides./broken/image.subscription.reliability:=foo', 'reliability'),
+        ('method=fit', 'arguments for ROS cannot be used'),
+    ],
 )
 def test_what_cannot_work_is_told_at_the_start(parameter, told):
     with node_process('/broken', [parameter]) as process:

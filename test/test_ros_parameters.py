@@ -63,6 +63,16 @@ def test_values_come_from_the_command_line(make_node):
     assert (values.max_hands, values.tf_prefix) == (4, 'left_')
 
 
+def test_integers_will_do_where_floats_or_a_webcam_are_meant(make_node):
+    values = declare_parameters(make_node('-p', 'min_score:=1', '-p', 'fov_deg:=70'), NodeParameters)
+    assert (values.min_score, values.fov_deg) == (1.0, 70.0) and isinstance(values.fov_deg, float)
+    arguments = ('source:=0', 'rate_hz:=10', 'camera:=[600,600,320,240]')
+    player = declare_parameters(
+        make_node(*(word for argument in arguments for word in ('-p', argument))), PlayerParameters
+    )
+    assert (player.source, player.rate_hz, player.camera) == ('0', 10.0, [600.0, 600.0, 320.0, 240.0])
+
+
 def test_the_shipped_file_holds_every_parameter_with_its_default(make_node):
     assert CONFIG.read_text() == as_yaml(NodeParameters), (
         'write it anew: python -c "from hand_mesh_ros.ros.parameters import *; '
@@ -73,7 +83,17 @@ def test_the_shipped_file_holds_every_parameter_with_its_default(make_node):
 
 @pytest.mark.parametrize(
     'setting',
-    ['max_hands:=0', 'max_hands:=2.5', 'method:=magic', 'fov_deg:=.nan', 'min_score:=1.5', 'tf_prefix:=3'],
+    [
+        'max_hands:=0',
+        'max_hands:=2.5',
+        'method:=magic',
+        'fov_deg:=.nan',
+        'fov_deg:=171',
+        'fov_deg:=wide',
+        'min_score:=1.5',
+        'min_score:=true',
+        'tf_prefix:=3',
+    ],
 )
 def test_values_that_cannot_be_stop_the_start(make_node, setting):
     with pytest.raises(ConfigurationError, match=setting.split(':')[0]):
@@ -88,7 +108,12 @@ def test_later_changes_are_checked(make_node):
         return node.set_parameters([Parameter(name, value=value)])[0].successful
 
     assert change('fov_deg', 90.0) and read_parameters(node, NodeParameters).fov_deg == 90.0
+    assert change('fov_deg', 80) and read_parameters(node, NodeParameters).fov_deg == 80.0
+    assert change('fov_deg', 90.0)
     assert not change('fov_deg', 500.0)
+    assert not change('fov_deg', 500)
+    assert not change('fov_deg', 'wide')
+    assert not change('fov_deg', None)
     assert not change('fov_deg', float('nan'))
     assert not change('method', 'fit'), 'read-only'
     assert change('publish_tf', False) and not read_parameters(node, NodeParameters).publish_tf

@@ -42,7 +42,7 @@ def test_a_folder_is_played_with_the_camera_and_the_boxes_of_each_image(tmp_path
         f'cameras_file:={tmp_path / "cameras.json"}',
         f'boxes_file:={tmp_path / "boxes.json"}',
         'fov_deg:=90.0',
-        'rate_hz:=10.0',
+        'rate_hz:=10',
         'frame_id:=left_eye',
         'subscribers:=2',
         'wait_for_subscribers_s:=20.0',
@@ -73,18 +73,21 @@ def test_a_folder_is_played_with_the_camera_and_the_boxes_of_each_image(tmp_path
     assert boxes == [[], [(HandBox.LEFT, [1, 2, 30, 40])], []]
 
 
-@pytest.mark.parametrize('source', ['', '/nowhere/at/all.mp4', '"77"'])
-def test_a_source_that_is_none_is_told(source):
-    command = [
-        sys.executable,
-        '-m',
-        'hand_mesh_ros.ros.player',
-        '--ros-args',
-        '-p',
-        f'source:={source or chr(34) * 2}',
-    ]
-    command += ['-p', 'wait_for_subscribers_s:=0.0']
+@pytest.mark.parametrize(
+    ('parameter', 'told'),
+    [
+        ('source:=""', 'empty'),
+        ('source:=/nowhere/at/all.mp4', '/nowhere/at/all.mp4'),
+        ('source:=77', 'webcam 77'),
+        ('camera:=[-600,600,320,240]', 'camera'),
+        ('camera:=[600.0]', 'camera'),
+        ('fov_deg:=0.5', 'fov_deg'),
+    ],
+)
+def test_what_cannot_be_played_is_told(parameter, told):
+    command = [sys.executable, '-m', 'hand_mesh_ros.ros.player', '--ros-args', '-p', parameter]
+    command += ['-p', 'wait_for_subscribers_s:=0']
     ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=60, check=False)
     said = ended.stdout + ended.stderr
     assert ended.returncode == 1 and 'Traceback' not in said, said
-    assert (source.strip('"') or 'empty') in said
+    assert told in said

@@ -8,8 +8,11 @@ import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 
-from hand_mesh_ros.ros.diagnostics import Statistics
-from hand_mesh_ros.ros.pairing import StampPairing
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from hand_mesh_ros.ros.diagnostics import Statistics, silence_hint
+from hand_mesh_ros.ros.pairing import StampPairing, Waiting
 from hand_mesh_ros.ros.worker import NewestFrameWorker
 
 
@@ -54,9 +57,25 @@ def test_a_stopped_worker_takes_nothing_and_a_stuck_one_is_told():
     assert NewestFrameWorker(process, lambda frame: None).stop(0.1), 'one that was never started'
 
 
-def test_pairs_are_of_equal_stamps_whichever_comes_first():
-    pairs, unpaired = [], []
-    pairing = StampPairing(3, lambda a, b: pairs.append((a, b)), unpaired.append)
+@pytest.fixture
+def pairs() -> list[tuple[str, str]]:
+    return []
+
+
+@pytest.fixture
+def unpaired() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def pairing(pairs, unpaired) -> StampPairing[str, str]:
+    """One that lets three seconds of messages wait, and thirty letters in all."""
+    return StampPairing(
+        Waiting(3.0, 30, len), Waiting(3.0, 30, len), lambda a, b: pairs.append((a, b)), unpaired.append
+    )
+
+
+def test_pairs_are_of_equal_stamps_whichever_comes_first(pairing, pairs, unpaired):
     pairing.add_first((1, 0), 'image 1')
     pairing.add_second((1, 1), 'boxes 1.1')
     pairing.add_second((1, 0), 'boxes 1')
@@ -64,18 +83,35 @@ def test_pairs_are_of_equal_stamps_whichever_comes_first():
     assert pairs == [('image 1', 'boxes 1'), ('image 1.1', 'boxes 1.1')] and unpaired == []
 
 
-def test_what_finds_no_other_half_does_not_pile_up():
-    pairs, unpaired = [], []
-    pairing = StampPairing(3, lambda a, b: pairs.append((a, b)), unpaired.append)
+def test_how_late_the_other_half_may_be_does_not_depend_on_the_rate(pairing, pairs, unpaired):
+    for i in range(30):
+        pairing.add_first((2, i * 10**8), f'{i % 10}')
+    pairing.add_second((2, 0), 'three seconds late')
+    assert pairs == [('0', 'three seconds late')] and unpaired == []
+    pairing.add_first((5, 5 * 10**8), 'x')
+    assert unpaired == ['1', '2', '3', '4']
+
+
+def test_what_finds_no_other_half_does_not_pile_up(pairing, pairs, unpaired):
     for stamp in range(10):
-        pairing.add_first((stamp, 0), stamp)
-        pairing.add_second((100 + stamp, 0), stamp)
-    assert unpaired == list(range(7))
+        pairing.add_first((stamp, 0), str(stamp))
+        pairing.add_second((100 + stamp, 0), str(stamp))
+    assert unpaired == list('012345')
     pairing.add_first((0, 0), 'again')  # a bag that starts over
+    assert unpaired == list('0123456789')
     pairing.add_second((0, 0), 'boxes')
-    assert pairs == [('again', 'boxes')] and unpaired == list(range(8))
-    pairing.add_first((106, 0), 'too late')
+    assert pairs == [('again', 'boxes')]
+    pairing.add_first((101, 0), 'too late')
     assert len(pairs) == 1
+
+
+def test_large_messages_wait_in_smaller_numbers(pairing, pairs, unpaired):
+    pairing.add_first((1, 0), 'a' * 20)
+    pairing.add_first((1, 1), 'b' * 20)
+    pairing.add_first((1, 2), 'c' * 40)
+    assert unpaired == ['a' * 20, 'b' * 20]
+    pairing.add_second((1, 2), 'boxes')
+    assert pairs == [('c' * 40, 'boxes')], 'the newest waits, however large'
 
 
 def test_statistics_count_since_the_start_and_by_window():
@@ -94,3 +130,31 @@ def test_statistics_count_since_the_start_and_by_window():
     assert second.drops == {'malformed': 3, 'error': 1} and second.new_drops == {'error': 1}
     assert second.frames_in == 10 and second.input_hz == 0.0
     assert statistics.silence_s < 5.0
+
+
+def test_delays_of_decades_are_none():
+    statistics = Statistics()
+    for latency_ms in (30.0, 1.7e12, -1.7e12):
+        statistics.frame_out(inference_ms=10.0, latency_ms=latency_ms)
+    snapshot = statistics.snapshot()
+    assert snapshot.frames_out == 3 and snapshot.latency_ms == (30.0, 30.0)
+
+
+def profile(reliability: ReliabilityPolicy) -> QoSProfile:
+    return QoSProfile(depth=1, reliability=reliability)
+
+
+@pytest.mark.parametrize(
+    ('image_type', 'offered', 'told'),
+    [
+        ('Image', ReliabilityPolicy.RELIABLE, 'type and QoS fit'),
+        ('Image', ReliabilityPolicy.BEST_EFFORT, 'reliable'),
+        ('CompressedImage', ReliabilityPolicy.RELIABLE, 'set image_transport: compressed'),
+        ('PointCloud2', ReliabilityPolicy.RELIABLE, 'publishes sensor_msgs/msg/PointCloud2'),
+    ],
+)
+def test_silence_is_explained_by_what_is_offered(image_type, offered, told):
+    publisher = TopicEndpointInfo(topic_type=f'sensor_msgs/msg/{image_type}', qos_profile=profile(offered))
+    asked = profile(ReliabilityPolicy.RELIABLE)
+    assert told in silence_hint('/camera/image', 'raw', asked, [publisher])
+    assert 'nobody publishes /camera/image' in silence_hint('/camera/image', 'raw', asked, [])

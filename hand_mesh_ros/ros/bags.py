@@ -68,8 +68,8 @@ def read_bag(path: Path, *suffixes: str) -> Iterator[tuple[str, int, Any]]:
             yield suffix_of[connection.topic], time_ns, typestore.deserialize_cdr(data, connection.msgtype)
 
 
-def report(path: Path) -> RunReport:
-    """Read the bag of a run and count."""
+def report(path: Path, node: str) -> RunReport:
+    """Read the bag of a run and count; ``node`` is the full name of the one that it is of."""
     sent_ns: list[int] = []
     out_ns: list[int] = []
     latency_ms: list[float] = []
@@ -87,8 +87,9 @@ def report(path: Path) -> RunReport:
             frames_with_hands += bool(message.hands)
         else:
             prefix = 'dropped: '
-            values = {entry.key: entry.value for status in message.status for entry in status.values}
-            drops = {k.removeprefix(prefix): int(v) for k, v in values.items() if k.startswith(prefix)}
+            own = [status for status in message.status if status.name.startswith(f'{node}:')]
+            values = {entry.key: entry.value for status in own for entry in status.values}
+            drops |= {k.removeprefix(prefix): int(v) for k, v in values.items() if k.startswith(prefix)}
     median, p95 = np.percentile(latency_ms, [50, 95]) if latency_ms else (np.nan, np.nan)
     return RunReport(
         frames_in=len(sent_ns),

@@ -35,6 +35,7 @@ from hand_mesh_ros.ros.share import share_directory
 from hand_mesh_ros.sources import list_sources
 
 _NAMESPACE = '/demo'
+_NODE = f'{_NAMESPACE}/hand_mesh'
 _TOPICS = (
     Topic('image/compressed', CompressedImage, OUTPUT_QOS),
     Topic('camera_info', CameraInfo, OUTPUT_QOS),
@@ -72,7 +73,7 @@ def run_demo(source: str | None, out: Path) -> int:
     player_parameters = {'subscribers': '2', **_player_parameters(source, out)}  # the node and the recorder
     with _own_domain():
         _record_run(out, player_parameters, None if source is None or not source.isdecimal() else _WEBCAM_S)
-    result = report(out / 'bag')
+    result = report(out / 'bag', _NODE)
     if result.frames_in == 0 or result.frames_out == 0:
         raise DemoError(
             f'{result.frames_in} images were sent and the hands of {result.frames_out} came back; '
@@ -173,7 +174,7 @@ def _process(module: str, parameters: dict[str, str], log: Path) -> Iterator[sub
 
 @contextmanager
 def _own_domain() -> Iterator[None]:
-    """A DDS domain that no other program uses, on this machine only, with room for large images."""
+    """A DDS domain that no other demo or test uses, on this machine only, with room for large images."""
     for domain in range(1, 101):  # of higher ones the ports reach into Linux's ephemeral range
         with socket.socket() as lock:
             try:

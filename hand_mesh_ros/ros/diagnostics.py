@@ -5,11 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
+from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+#: An older image comes from a bag that is played without its clock: that says nothing of delays.
+_LONGEST_LATENCY_MS = 3.6e6
+#: What each transport of images takes.
+_IMAGE_TYPES = {'raw': 'sensor_msgs/msg/Image', 'compressed': 'sensor_msgs/msg/CompressedImage'}
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,8 @@ class Statistics:
         with self._lock:
             self._frames_out += 1
             self._inference_ms.append(inference_ms)
-            self._latency_ms.append(latency_ms)
+            if abs(latency_ms) < _LONGEST_LATENCY_MS:
+                self._latency_ms.append(latency_ms)
 
     def drop(self, reason: str) -> None:
         """An image was not looked at, or nothing was published of it."""
@@ -87,13 +96,25 @@ class Statistics:
         self._latency_ms: list[float] = []
 
 
-def silence_hint(node: Node, topic: str) -> str:
-    """Why no image may be coming on ``topic``: what a person would look at first."""
-    publishers = len(node.get_publishers_info_by_topic(topic))
-    if publishers == 0:
+def silence_hint(topic: str, transport: str, qos: QoSProfile, publishers: Sequence[TopicEndpointInfo]) -> str:
+    """Why no image may be coming on ``topic``: what a person would look at first.
+
+    :param transport: the image_transport that the subscription is for: raw or compressed.
+    :param qos: that of the subscription.
+    :param publishers: who publishes on ``topic``.
+    """
+    if not publishers:
         return f'nobody publishes {topic}; is the camera running, is the name remapped right?'
+    of_type = [publisher for publisher in publishers if publisher.topic_type == _IMAGE_TYPES[transport]]
+    if not of_type:
+        found = publishers[0].topic_type
+        remedies = [f'; set image_transport: {name}' for name, kind in _IMAGE_TYPES.items() if kind == found]
+        return f'{topic} publishes {found}, not {_IMAGE_TYPES[transport]}{"".join(remedies)}'
+    verdicts = [qos_check_compatible(publisher.qos_profile, qos) for publisher in of_type]
+    if all(compatibility == QoSCompatibility.ERROR for compatibility, _ in verdicts):
+        return f'the QoS of who publishes {topic} does not fit (see qos_overrides): {verdicts[0][1]}'
     return (
-        f'{topic} has {publishers} publisher(s): do their QoS settings match (ros2 topic info -v), '
+        f'{topic} has {len(of_type)} publisher(s), whose type and QoS fit; do they send, '
         'and do large images get through DDS (see the Fast DDS profile in config/)?'
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -29,6 +30,11 @@ LATCHED_QOS = QoSProfile(
 )
 #: Of /tf: what tf2's own broadcaster offers.
 TF_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+#: How many stamps of frames on /tf are remembered, so that none goes out twice.
+_KEPT_STAMPS = 10
+#: Frames older than this are no late ones (tf2 itself keeps no older ones): a bag began again.
+_TF_MEMORY_S = 10
+_WARNING_PERIOD_S = 10.0
 
 
 class Outputs:
@@ -39,7 +45,8 @@ class Outputs:
         self._node = node
         self._faces = faces
         self._markers = HandMarkers(faces)
-        self._last_tf_stamp: tuple[int, int] | None = None
+        self._tf_stamps: deque[tuple[int, int]] = deque(maxlen=_KEPT_STAMPS)
+        self.tf_problem = ''  #: why the last image's frames could not go to /tf; empty if they could
         self._hands_publisher = node.create_publisher(HandMeshArray, '~/hands', OUTPUT_QOS)
         self._info_publisher = node.create_publisher(HandModelInfo, '~/info', LATCHED_QOS)
         self._marker_publisher = node.create_publisher(MarkerArray, '~/markers', OUTPUT_QOS)
@@ -57,8 +64,10 @@ class Outputs:
     ) -> None:
         """Publish the hands of one image (H,W,3) uint8 RGB under its header. No hands is news, too."""
         self._hands_publisher.publish(messages.message_from_hands(header, hands, parameters.publish_vertices))
-        if parameters.publish_tf and hands:
-            self._publish_tf(header, hands, parameters.tf_prefix)
+        tf_problem = self._publish_tf(header, hands, parameters.tf_prefix) if parameters.publish_tf else ''
+        if tf_problem:
+            self._node.get_logger().warning(tf_problem, throttle_duration_sec=_WARNING_PERIOD_S)
+        self.tf_problem = tf_problem
         if self._marker_publisher.get_subscription_count() > 0:
             self._marker_publisher.publish(self._markers.message(header, hands))
         if self._image_publisher.get_subscription_count() > 0:
@@ -77,15 +86,19 @@ class Outputs:
         ):
             self._node.destroy_publisher(publisher)
 
-    def _publish_tf(self, header: Header, hands: Sequence[Hand], prefix: str) -> None:
-        if not header.frame_id:
-            self._node.get_logger().warning(
-                'images have no frame_id, so that /tf cannot say where their hands are',
-                throttle_duration_sec=10.0,
-            )
-            return
+    def _publish_tf(self, header: Header, hands: Sequence[Hand], prefix: str) -> str:
+        """Publish the frames of one image; why they cannot be published, or empty."""
         stamp = (header.stamp.sec, header.stamp.nanosec)
-        if stamp == self._last_tf_stamp:  # tf2 warns of data that comes twice, and ignores it
-            return
-        self._last_tf_stamp = stamp
+        if not header.frame_id:
+            return 'images have no frame_id, so that /tf cannot say where their hands are'
+        if stamp == (0, 0):
+            return 'images have no stamp (it is zero), so that /tf cannot say when their hands were there'
+        if not hands:
+            return ''
+        if self._tf_stamps and stamp[0] < max(self._tf_stamps)[0] - _TF_MEMORY_S:
+            self._tf_stamps.clear()
+        if stamp in self._tf_stamps:  # tf2 warns of data that comes twice, and ignores it
+            return 'images come with stamps that came before, of which /tf takes the first only'
+        self._tf_stamps.append(stamp)
         self._tf_publisher.publish(transforms.message_from_hands(header, hands, prefix))
+        return ''

@@ -7,45 +7,85 @@ from typing import Generic, TypeVar
 
 A = TypeVar('A')
 B = TypeVar('B')
+T = TypeVar('T')
 
 #: Seconds and nanoseconds of a header.
 Stamp = tuple[int, int]
 
 
+class Waiting(Generic[T]):
+    """Messages of one stream that wait for their other half.
+
+    They wait until the stream has come ``max_wait_s`` further by its own stamps (or jumped back as far,
+    as that of a bag does which starts again), and only while all together are no larger than
+    ``capacity``. The newest always waits.
+    """
+
+    def __init__(self, max_wait_s: float, capacity: int, size_of: Callable[[T], int]) -> None:
+        self._max_wait_ns = round(max_wait_s * 1e9)
+        self._capacity = capacity
+        self._size_of = size_of
+        self._messages: dict[Stamp, T] = {}
+        self._size = 0
+
+    def take(self, stamp: Stamp) -> T | None:
+        """The message of this stamp, which waits no longer; None if there is none."""
+        message = self._messages.pop(stamp, None)
+        if message is not None:
+            self._size -= self._size_of(message)
+        return message
+
+    def add(self, stamp: Stamp, message: T) -> list[T]:
+        """Let a message wait; those that are given up for it."""
+        replaced = self.take(stamp)
+        given_up = [] if replaced is None else [replaced]
+        self._size += self._size_of(message)
+        for other in list(self._messages):
+            is_old = abs(_nanoseconds(stamp) - _nanoseconds(other)) > self._max_wait_ns
+            if is_old or self._size > self._capacity:
+                old = self.take(other)
+                assert old is not None
+                given_up.append(old)
+        self._messages[stamp] = message
+        return given_up
+
+
 class StampPairing(Generic[A, B]):
     """Calls ``paired`` for every A and B of equal stamps, whichever comes first.
 
-    At most ``capacity`` of each kind wait for their other half; of more, the one that came first is
-    given up, an A to ``unpaired``. Stamps may jump back, as those of a bag that starts again do.
+    An A that has waited in vain is given to ``unpaired``.
     """
 
-    def __init__(self, capacity: int, paired: Callable[[A, B], None], unpaired: Callable[[A], None]) -> None:
-        self._capacity = capacity
+    def __init__(
+        self,
+        waiting_a: Waiting[A],
+        waiting_b: Waiting[B],
+        paired: Callable[[A, B], None],
+        unpaired: Callable[[A], None],
+    ) -> None:
+        self._waiting_a = waiting_a
+        self._waiting_b = waiting_b
         self._paired = paired
         self._unpaired = unpaired
-        self._waiting_a: dict[Stamp, A] = {}
-        self._waiting_b: dict[Stamp, B] = {}
 
     def add_first(self, stamp: Stamp, a: A) -> None:
         """An A came."""
-        b = self._waiting_b.pop(stamp, None)
+        b = self._waiting_b.take(stamp)
         if b is not None:
             self._paired(a, b)
             return
-        replaced = self._waiting_a.pop(stamp, None)
-        self._waiting_a[stamp] = a
-        if replaced is None and len(self._waiting_a) > self._capacity:
-            replaced = self._waiting_a.pop(next(iter(self._waiting_a)))
-        if replaced is not None:
-            self._unpaired(replaced)
+        for old in self._waiting_a.add(stamp, a):
+            self._unpaired(old)
 
     def add_second(self, stamp: Stamp, b: B) -> None:
         """A B came."""
-        a = self._waiting_a.pop(stamp, None)
+        a = self._waiting_a.take(stamp)
         if a is not None:
             self._paired(a, b)
             return
-        self._waiting_b.pop(stamp, None)
-        self._waiting_b[stamp] = b
-        if len(self._waiting_b) > self._capacity:
-            self._waiting_b.pop(next(iter(self._waiting_b)))
+        self._waiting_b.add(stamp, b)
+
+
+def _nanoseconds(stamp: Stamp) -> int:
+    seconds, nanoseconds = stamp
+    return seconds * 10**9 + nanoseconds

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import math
 import textwrap
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ class Meaning:
     limits: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     read_only: bool = False  #: it can be set when the node starts only
+    or_number: bool = False  #: of text: a number will do, which on the command line is an integer to ROS
 
 
 def parameter(
@@ -42,9 +44,10 @@ def parameter(
     limits: tuple[float, float] | None = None,
     choices: Sequence[str] = (),
     read_only: bool = False,
+    or_number: bool = False,
 ) -> Any:
     """A field of a table of parameters."""
-    meaning = Meaning(description, limits, tuple(choices), read_only)
+    meaning = Meaning(description, limits, tuple(choices), read_only, or_number)
     return dataclasses.field(default_factory=lambda: copy.copy(default), metadata={'meaning': meaning})
 
 
@@ -63,7 +66,13 @@ class NodeParameters:
     hand_model_path: str = parameter(
         '', 'A MANO .pkl or .npz of yours; empty for the open hand model of the package.', read_only=True
     )
-    max_hands: int = parameter(2, 'The most hands to look for in one image.', limits=(1, 16), read_only=True)
+    max_hands: int = parameter(
+        2,
+        'The most hands to look for in one image. While fewer are in view than that, each image is searched '
+        'for more, which takes about 12 ms: 1 saves it while there is one.',
+        limits=(1, 16),
+        read_only=True,
+    )
     min_score: float = parameter(
         0.5, 'Detections scored lower than this are left out.', limits=(0.0, 1.0), read_only=True
     )
@@ -109,7 +118,7 @@ class PlayerParameters:
     """Parameters of hand_mesh_player."""
 
     source: str = parameter(
-        '', 'An image, a video, a folder of both, or the number of a webcam.', read_only=True
+        '', 'An image, a video, a folder of both, or the number of a webcam.', read_only=True, or_number=True
     )
     rate_hz: float = parameter(
         0.0,
@@ -168,12 +177,10 @@ def declare_parameters(node: Node, table: type[Table]) -> Table:
     for field in dataclasses.fields(table):
         default = getattr(defaults, field.name)
         try:
-            node.declare_parameter(field.name, default, _descriptor(field, default))
+            value = node.declare_parameter(field.name, default, _descriptor(field, default)).value
         except ParameterException as error:
             raise ConfigurationError(f'parameter {field.name}: {error}') from error
-    values = read_parameters(node, table)
-    for field in dataclasses.fields(table):
-        problem = _problem(field, getattr(values, field.name))
+        problem = _problem(field, value)
         if problem:
             raise ConfigurationError(problem)
     fields = {field.name: field for field in dataclasses.fields(table)}
@@ -184,12 +191,13 @@ def declare_parameters(node: Node, table: type[Table]) -> Table:
         return SetParametersResult(successful=not problems, reason='; '.join(problems))
 
     node.add_on_set_parameters_callback(check)
-    return values
+    return read_parameters(node, table)
 
 
 def read_parameters(node: Node, table: type[Table]) -> Table:
     """What the parameters of ``table`` are set to now."""
-    return table(**{field.name: node.get_parameter(field.name).value for field in dataclasses.fields(table)})
+    fields = dataclasses.fields(table)
+    return table(**{field.name: _as_meant(field, node.get_parameter(field.name).value) for field in fields})
 
 
 def as_yaml(table: type[Table]) -> str:
@@ -229,7 +237,12 @@ def _documentation(table: type[Table]) -> list[tuple[str, str, str]]:
 
 def _descriptor(field: dataclasses.Field[Any], default: Any) -> ParameterDescriptor:
     meaning = meaning_of(field)
-    descriptor = ParameterDescriptor(description=meaning.description, read_only=meaning.read_only)
+    descriptor = ParameterDescriptor(
+        description=meaning.description,
+        read_only=meaning.read_only,
+        # Else ROS refuses 10 where 10.0 is meant, or a webcam's number where text is.
+        dynamic_typing=isinstance(default, (float, list)) or meaning.or_number,
+    )
     if meaning.choices:
         descriptor.additional_constraints = f'one of: {", ".join(meaning.choices)}'
     if meaning.limits:
@@ -243,11 +256,34 @@ def _descriptor(field: dataclasses.Field[Any], default: Any) -> ParameterDescrip
     return descriptor
 
 
+def _as_meant(field: dataclasses.Field[Any], value: Any) -> Any:
+    """An integer as the float or the text that is declared; what cannot be that, as it is."""
+    default = _default(field)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if isinstance(default, str) and type(value) is int:
+        return str(value)
+    if isinstance(default, list) and isinstance(value, (list, array)):
+        return [float(number) if type(number) is int else number for number in value]
+    return value
+
+
 def _problem(field: dataclasses.Field[Any], value: Any) -> str:
-    """What is wrong with a value that its type and range let through; empty if nothing is."""
-    meaning = meaning_of(field)
+    """What is wrong with a value; empty if nothing is."""
+    meaning, default, value = meaning_of(field), _default(field), _as_meant(field, value)
+    numbers = value if isinstance(default, list) else [value]
+    kind = type(default[0]) if isinstance(default, list) else type(default)
+    if not isinstance(numbers, list) or any(type(number) is not kind for number in numbers):
+        return f'parameter {field.name} must be like {default!r}, got {value!r}'
     if meaning.choices and value not in meaning.choices:
         return f'parameter {field.name} must be one of {", ".join(meaning.choices)}, got {value!r}'
-    if isinstance(value, float) and not math.isfinite(value):
+    if kind is float and not all(map(math.isfinite, numbers)):
         return f'parameter {field.name} must be finite, got {value}'
+    if meaning.limits and not meaning.limits[0] <= value <= meaning.limits[1]:
+        return 'parameter {} must be within {:g} to {:g}, got {}'.format(field.name, *meaning.limits, value)
     return ''
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    assert callable(field.default_factory)
+    return field.default_factory()

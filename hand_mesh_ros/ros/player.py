@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.detection.boxes import load_boxes
-from hand_mesh_ros.errors import ConfigurationError, HandMeshError
+from hand_mesh_ros.errors import CameraError, ConfigurationError, HandMeshError
 from hand_mesh_ros.keyed_files import load_cameras
 from hand_mesh_ros.msg import HandBoxArray
 from hand_mesh_ros.ros.camera_info import info_from_camera
@@ -50,13 +50,17 @@ class PlayerNode(Node):
         super().__init__('hand_mesh_player')
         self._settings = declare_parameters(self, PlayerParameters)
         settings = self._settings
-        self._cameras = load_cameras(Path(settings.cameras_file)) if settings.cameras_file else None
-        self._boxes = load_boxes(Path(settings.boxes_file)) if settings.boxes_file else None
+        self._cameras = load_cameras(_path(settings.cameras_file)) if settings.cameras_file else None
+        self._boxes = load_boxes(_path(settings.boxes_file)) if settings.boxes_file else None
         if len(settings.camera) != 4:
             raise ConfigurationError(f'parameter camera is fx, fy, cx, cy, got {settings.camera}')
+        try:
+            self._usual_camera(640, 480)  # of any size: now, not at the first image, is the time to complain
+        except CameraError as error:
+            raise ConfigurationError(f'parameter camera or fov_deg cannot be: {error}') from error
         if not settings.source:
             raise ConfigurationError('parameter source is empty: an image, a folder, a video or a webcam')
-        self._files = [] if settings.source.isdecimal() else list_sources([Path(settings.source)])
+        self._files = [] if settings.source.isdecimal() else list_sources([_path(settings.source)])
         self._frames = self._all_frames()
         self._image_publisher = self.create_publisher(Image, 'image', _QOS)
         self._jpeg_publisher = self.create_publisher(CompressedImage, 'image/compressed', _QOS)
@@ -120,10 +124,12 @@ class PlayerNode(Node):
         self.sent += 1
 
     def _camera_of(self, file: Path, width: int, height: int) -> Camera:
-        settings = self._settings
         numbers = self._cameras.get(file) if self._cameras is not None else None
-        if numbers is not None:
-            return Camera(width, height, *numbers)
+        return self._usual_camera(width, height) if numbers is None else Camera(width, height, *numbers)
+
+    def _usual_camera(self, width: int, height: int) -> Camera:
+        """The camera of images that cameras_file does not name."""
+        settings = self._settings
         if any(settings.camera):
             fx, fy, cx, cy = settings.camera
             return Camera(width, height, fx, fy, cx, cy)
@@ -141,6 +147,10 @@ class PlayerNode(Node):
 
     def _own_rate_hz(self) -> float:
         return frame_rate(self._files[0]) if self._files and is_video(self._files[0]) else _IMAGE_RATE_HZ
+
+
+def _path(name: str) -> Path:
+    return Path(name).expanduser()  # no shell does it behind a parameter's :=
 
 
 def _webcam_frames(number: int) -> Iterator[Frame]:

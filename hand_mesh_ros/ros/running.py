@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -39,7 +40,7 @@ def run_program(
 
     rclpy's own signal handlers are left out: they take the context down while threads still publish.
 
-    :return: exit code: 0, or 1 after an error, which is logged.
+    :return: exit code: 0, or 1 after an error, which is told in one line.
     """
     stopping = threading.Event()
 
@@ -48,7 +49,11 @@ def run_program(
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # rclpy's RCLError, which has no public name
+        print(f'arguments for ROS cannot be used: {error}', file=sys.stderr)
+        return 1
     node = None
     try:
         node = make_node()
