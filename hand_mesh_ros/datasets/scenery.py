@@ -34,11 +34,11 @@ class ClothedHand:
         self, model: HandModel, betas: np.ndarray, tone: float, cloth_srgb: tuple[int, int, int], seed: int
     ) -> None:
         """Dress a hand of shape ``betas`` (10,): ``tone`` as in ``skin_albedo``, cloth in 8-bit sRGB."""
-        self._loop = _boundary_loop(model.faces)
+        self._loop = boundary_loop(model.faces)
         rings = len(_SKIN_RINGS) + len(_SLEEVE_RINGS)
         grown = len(model.v_template) + np.arange(rings * len(self._loop)).reshape(rings, -1)
         skin, sleeve = grown[: len(_SKIN_RINGS)], grown[len(_SKIN_RINGS) :]
-        coarse = np.concatenate([model.faces, _tube_faces([self._loop, *skin]), _tube_faces(list(sleeve))])
+        coarse = np.concatenate([model.faces, tube_faces([self._loop, *skin]), tube_faces(list(sleeve))])
         self._coarse_faces = coarse
         self._fine = Subdivision(coarse, rounds=2)
         self.faces = self._fine.faces  #: (F,3) int32
@@ -63,7 +63,7 @@ class ClothedHand:
         along, width = shape[:, :1], shape[:, 1:]
         path = (1 - along) ** 2 * centre + 2 * along * (1 - along) * bend + along**2 * elbow
         tangents = (1 - along) * (bend - centre) + along * (elbow - bend)
-        turns = _turns(backward, tangents / np.linalg.norm(tangents, axis=1, keepdims=True))
+        turns = smallest_turns(backward, tangents / np.linalg.norm(tangents, axis=1, keepdims=True))
         rings = path[:, None] + width[:, :, None] * np.einsum('rab,nb->rna', turns, loop - centre)
         vertices = np.concatenate([hand.vertices, rings.reshape(-1, 3)])
         # Normals of the coarse mesh, averaged between its vertices, hide that its triangles are flat.
@@ -131,7 +131,7 @@ def _muted(rng: np.random.Generator) -> tuple[int, int, int]:
     return int(r), int(g), int(b)
 
 
-def _boundary_loop(faces: np.ndarray) -> np.ndarray:
+def boundary_loop(faces: np.ndarray) -> np.ndarray:
     """Vertices around the one hole of a mesh, in the direction in which its faces run along it."""
     edges = {(int(a), int(b)) for face in faces for a, b in zip(face, np.roll(face, -1), strict=True)}
     following = {a: b for a, b in edges if (b, a) not in edges}
@@ -145,7 +145,7 @@ def _boundary_loop(faces: np.ndarray) -> np.ndarray:
     return np.array(loop)
 
 
-def _tube_faces(rings: list[np.ndarray]) -> np.ndarray:
+def tube_faces(rings: list[np.ndarray]) -> np.ndarray:
     """Triangles (F,3) between rings of equally many vertices, wound like the faces before the first."""
     faces = []
     for near, far in pairwise(rings):
@@ -154,7 +154,7 @@ def _tube_faces(rings: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(faces)
 
 
-def _turns(start: np.ndarray, ends: np.ndarray) -> np.ndarray:
+def smallest_turns(start: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Smallest rotations (N,3,3) that turn the unit vector ``start`` (3,) to unit vectors ``ends`` (N,3)."""
     axes = np.cross(start, ends)
     cross = np.cross(axes[:, None, :], np.eye(3)).transpose(0, 2, 1)
