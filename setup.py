@@ -40,6 +40,7 @@ SHIPPED = (
     'share/*/package.xml',
     'share/*/msg/*',
     'share/*/config/*',
+    'share/*/config/*/*',
     'share/*/launch/*',
     'share/*/rviz/*',
 )

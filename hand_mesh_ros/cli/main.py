@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from hand_mesh_ros import __version__
-from hand_mesh_ros.cli import demo, evaluate, run
+from hand_mesh_ros.cli import demo, evaluate, run, train
 from hand_mesh_ros.errors import HandMeshError
 
-_COMMANDS = (run, evaluate, demo)
+_COMMANDS = (run, evaluate, demo, train)
 
 
 def make_parser() -> argparse.ArgumentParser:

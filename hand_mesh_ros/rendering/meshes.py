@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import trimesh
 
 from hand_mesh_ros.errors import ConfigurationError
 
@@ -26,4 +25,6 @@ def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
     """
     if path.suffix.lower() not in MESH_SUFFIXES:
         raise ConfigurationError(f'{path}: a mesh is written as one of {", ".join(MESH_SUFFIXES)}')
+    import trimesh  # here: only mesh files need it, and training runs where it is not installed
+
     trimesh.Trimesh(np.asarray(vertices, np.float64), np.asarray(faces), process=False).export(path)
