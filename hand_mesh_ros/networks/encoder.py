@@ -1,0 +1,124 @@
+"""Images to maps of features at several scales, by any backbone that timm knows."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from hand_mesh_ros.errors import ConfigurationError
+
+#: Statistics of ImageNet's pictures, which nearly all of timm's backbones were made for.
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+#: Operators whose mere names torchvision needs at import.
+_TORCHVISION_OPERATORS = ('nms', 'qnms')
+_torchvision_schemas: list[torch.library.Library] = []
+
+
+class ImageEncoder(nn.Module):
+    """Maps of one width at the wanted strides, finest first.
+
+    A hierarchical backbone gives one map per stride, which flow together from coarse to fine (T. Lin et
+    al., "Feature pyramid networks", 2017). A plain vision transformer gives a single map, which is scaled
+    to each stride (Y. Li et al., "Exploring plain vision transformer backbones for object detection", 2022).
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, backbone: str, image_size: int, strides: Sequence[int], width: int) -> None:
+        """Build the backbone, with random weights.
+
+        :param backbone: name of a timm model.
+        :param strides: pixels of the image to one of each map, growing.
+        :raises ConfigurationError: timm is missing, or the backbone has no maps at these strides.
+        """
+        super().__init__()
+        self.register_buffer('mean', torch.tensor(_MEAN)[:, None, None], persistent=False)
+        self.register_buffer('deviation', torch.tensor(_DEVIATION)[:, None, None], persistent=False)
+        self.shapes = tuple((image_size // stride, image_size // stride) for stride in strides)
+        self.backbone, self.neck = _with_neck(backbone, image_size, strides, width)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Maps (B,C,S/stride,S/stride) of RGB images (B,3,S,S) float, 0..1."""
+        return self.neck(self.backbone((images - self.mean) / self.deviation))
+
+
+class _FeaturePyramid(nn.Module):
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(c, width, kernel_size=1) for c in channels)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        maps = [lateral(m) for lateral, m in zip(self.laterals, maps, strict=True)]
+        pyramid = maps[-1:]
+        for finer in reversed(maps[:-1]):
+            pyramid.insert(0, finer + interpolate(pyramid[0], size=finer.shape[-2:], mode='nearest'))
+        return pyramid
+
+
+class _SimplePyramid(nn.Module):
+    """Each scale from the one map of a vision transformer."""
+
+    def __init__(self, channels: int, own_stride: int, strides: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList()
+        for stride in strides:
+            factor = own_stride // stride
+            first = nn.Conv2d(channels, width, 1) if factor == 1 else _doubled(channels, width)
+            doublings = [_doubled(width, width) for _ in range(factor.bit_length() - 2)]
+            self.scales.append(nn.Sequential(first, *(m for d in doublings for m in (nn.GELU(), d))))
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        return [scale(maps[-1]) for scale in self.scales]
+
+
+def _doubled(channels: int, width: int) -> nn.Module:
+    return nn.ConvTranspose2d(channels, width, kernel_size=2, stride=2)
+
+
+def _with_neck(name: str, image_size: int, strides: Sequence[int], width: int) -> tuple[nn.Module, nn.Module]:
+    timm = _timm()
+    if not timm.is_model(name):
+        raise ConfigurationError(f'timm has no backbone {name!r}')
+    if name.startswith('vit_'):
+        backbone = timm.create_model(name, features_only=True, img_size=image_size, out_indices=(-1,))
+        (own_stride,), (channels,) = backbone.feature_info.reduction(), backbone.feature_info.channels()
+        if any(own_stride not in (stride, 2 * stride, 4 * stride) for stride in strides):
+            raise ConfigurationError(f'{name} has stride {own_stride}: no maps at strides {tuple(strides)}')
+        return backbone, _SimplePyramid(channels, own_stride, strides, width)
+    reductions = timm.create_model(name, features_only=True).feature_info.reduction()
+    if missing := set(strides) - set(reductions):
+        raise ConfigurationError(f'{name} has no maps at strides {sorted(missing)}, only {reductions}')
+    indices = [reductions.index(stride) for stride in strides]
+    backbone = timm.create_model(name, features_only=True, out_indices=indices)
+    return backbone, _FeaturePyramid(backbone.feature_info.channels(), width)
+
+
+def _timm() -> ModuleType:
+    """Timm, also where its import fails on torchvision.
+
+    The package index has torchvision only for one kind of machine at a time: built for CUDA, it does not
+    load its compiled operators next to a torch without CUDA, then fails on their absence. Nothing here calls
+    them, so that it is enough to declare them.
+    """
+    try:
+        return importlib.import_module('timm')
+    except ImportError as error:
+        raise ConfigurationError(f'the image encoder needs timm (pip install timm): {error}') from error
+    except RuntimeError as error:
+        if 'operator torchvision::' not in str(error):
+            raise
+    schemas = torch.library.Library('torchvision', 'DEF')
+    for operator in _TORCHVISION_OPERATORS:
+        schemas.define(f'{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+    _torchvision_schemas.append(schemas)  # they last as long as the object does
+    for module in [name for name in sys.modules if name.partition('.')[0] in ('timm', 'torchvision')]:
+        del sys.modules[module]  # half imported
+    return importlib.import_module('timm')

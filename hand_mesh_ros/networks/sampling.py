@@ -1,0 +1,116 @@
+"""Masking of pose tokens in training, and their confidence-guided sampling.
+
+Sources: arXiv 2412.13393; the schedule and the iterations are those of H. Chang et al., "MaskGIT", 2022.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hand_mesh_ros.networks.maskhand import Decoded, HandContext
+
+
+class SampledTokens(NamedTuple):
+    """Poses sampled for each of B hands: M hypotheses of N tokens."""
+
+    tokens: Tensor  #: (B,M,N) int64
+    probabilities: Tensor  #: (B,M,N) of each token in the iteration that chose it
+    logits: Tensor  #: (B,M,N,codes) of that iteration
+    features: Tensor  #: (B,M,N,C) of that iteration
+
+
+def random_masks(hands: int, tokens: int, generator: torch.Generator) -> Tensor:
+    """Masks (B,N) bool for training, on the generator's device: ceil(cos(pi u / 2) N) tokens, u ~ U(0,1)."""
+    device = generator.device
+    ratios = torch.rand(hands, generator=generator, device=device)
+    counts = (torch.cos(ratios * (math.pi / 2)) * tokens).ceil()
+    ranks = torch.rand(hands, tokens, generator=generator, device=device).argsort(dim=1).argsort(dim=1)
+    return ranks < counts[:, None]
+
+
+def masked_counts(tokens: int, steps: int) -> list[int]:
+    """How many tokens are still masked after each iteration, by the cosine schedule; 0 after the last.
+
+    :raises ValueError: no steps.
+    """
+    if steps < 1:
+        raise ValueError(f'{steps} iterations of sampling: must be at least 1')
+    counts = [math.floor(math.cos(math.pi / 2 * step / steps) * tokens) for step in range(1, steps)]
+    return [*counts, 0]
+
+
+@torch.no_grad()
+def sample_tokens(
+    decoder: Callable[[HandContext, Tensor, Tensor], Decoded],
+    context: HandContext,
+    steps: int = 5,
+    hypotheses: int = 1,
+    temperature: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> SampledTokens:
+    """Tokens from a fully masked start: each iteration keeps the most confident and masks the rest again.
+
+    :param decoder: a ``TokenDecoder``, or what runs it.
+    :param steps: iterations T, at least 1.
+    :param hypotheses: M; they differ only at a temperature above zero.
+    :param temperature: 0 takes the likeliest code, else codes are drawn from softmax(logits / temperature);
+        a pose of drawn codes is that of ``tokens``, not of the logits' mixtures.
+    :param generator: of the draws, on the context's device.
+    """
+    context = _repeated(context, hypotheses)
+    hands, device = context.betas.shape[0], context.betas.device
+    count = context.references.shape[1] - context.cue_tokens.shape[1]
+    tokens = torch.zeros(hands, count, dtype=torch.int64, device=device)
+    masked = torch.ones(hands, count, dtype=torch.bool, device=device)
+    chosen = None
+    for remaining in masked_counts(count, steps):
+        logits, features = decoder(context, tokens, masked)
+        codes = _draw(logits, temperature, generator)
+        probabilities = logits.float().softmax(dim=-1).gather(-1, codes[..., None]).squeeze(-1)
+        new = SampledTokens(codes, probabilities, logits, features)
+        chosen = new if chosen is None else _updated(chosen, new, masked)
+        tokens = chosen.tokens
+        masked = _least_confident(probabilities.masked_fill(~masked, math.inf), remaining)
+    assert chosen is not None  # the schedule has at least one step
+    return SampledTokens(*(t.unflatten(0, (-1, hypotheses)) for t in chosen))
+
+
+def _repeated(context: HandContext, times: int) -> HandContext:
+    """Each hand of the context, that many times in a row."""
+    tensors = {
+        name: value.repeat_interleave(times, dim=0)
+        for name, value in context._asdict().items()
+        if name != 'values'
+    }
+    values = tuple(value.repeat_interleave(times, dim=0) for value in context.values)
+    return HandContext(values=values, **tensors)
+
+
+def _draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+    """Codes (B,N) by the Gumbel-max trick: TensorRT has no Multinomial."""
+    if temperature == 0.0:
+        return logits.argmax(dim=-1)
+    noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=generator).log()
+    return (logits / temperature - noise).argmax(dim=-1)
+
+
+def _updated(old: SampledTokens, new: SampledTokens, masked: Tensor) -> SampledTokens:
+    """The new tokens where they were masked, the old ones elsewhere."""
+    wide = masked[..., None]
+    return SampledTokens(
+        tokens=torch.where(masked, new.tokens, old.tokens),
+        probabilities=torch.where(masked, new.probabilities, old.probabilities),
+        logits=torch.where(wide, new.logits, old.logits),
+        features=torch.where(wide, new.features, old.features),
+    )
+
+
+def _least_confident(confidences: Tensor, count: int) -> Tensor:
+    """Mask (B,N) bool of that many of the lowest confidences (B,N)."""
+    lowest = confidences.topk(count, dim=-1, largest=False).indices
+    return torch.zeros_like(confidences, dtype=torch.bool).scatter(-1, lowest, True)

@@ -1,0 +1,395 @@
+"""The masked transformer: its sampling of images and of tokens, its cues, and that it exports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import grid_sample
+
+from hand_mesh_ros.errors import ConfigurationError
+from hand_mesh_ros.hand_model.keypoints import KEYPOINT_PARENTS
+from hand_mesh_ros.networks.confidence import ConfidenceHead
+from hand_mesh_ros.networks.deformable_attention import DeformableAttention, sample_bilinear
+from hand_mesh_ros.networks.maskhand import (
+    Decoded,
+    HandContext,
+    MaskHand,
+    MaskHandConfiguration,
+    TokenDecoder,
+    token_joints,
+)
+from hand_mesh_ros.networks.sampling import masked_counts, random_masks, sample_tokens
+from hand_mesh_ros.networks.skeleton_graph import HandCues, SkeletonGraph, bone_adjacency, joint_distances
+from hand_mesh_ros.networks.vq_mano import VqMano, VqManoConfiguration
+
+TOKENS, CODES = 32, 48
+SMALL = MaskHandConfiguration(image_size=64, width=48, heads=3, refinement_blocks=1, synthesizer_blocks=2)
+SHAPES = ((8, 8), (4, 4), (2, 2))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='module')
+def network() -> MaskHand:
+    # Not importorskip: next to some builds of torch a plain import of timm fails, which the encoder mends
+    if find_spec('timm') is None:
+        pytest.skip('the image encoder needs timm')
+    return _network(SMALL)
+
+
+def _network(configuration: MaskHandConfiguration) -> MaskHand:
+    torch.manual_seed(1)
+    vq_mano = VqMano(VqManoConfiguration(tokens=TOKENS, codebook_size=CODES, code_dim=8, width=16, depth=1))
+    network = MaskHand(configuration, vq_mano).eval()
+    # As built, the attention looks at the same places for every query; a trained one does not
+    for module in network.modules():
+        if isinstance(module, DeformableAttention):
+            nn.init.normal_(module.offsets.weight, std=0.2)
+            nn.init.normal_(module.weights.weight, std=0.2)
+    return network
+
+
+def _cues(hands: int) -> HandCues:
+    return HandCues(
+        keypoints=torch.rand(hands, 21, 2) * 2 - 1,
+        confidence=torch.rand(hands, 21) * 0.9 + 0.1,
+        relative_depth=torch.randn(hands, 21) * 0.2,
+        world=torch.randn(hands, 21, 3),
+        present=torch.ones(hands, 3, dtype=torch.bool),
+    )
+
+
+def _tensors(context: HandContext) -> list[Tensor]:
+    return [t for field in context for t in (field if isinstance(field, tuple) else (field,))]
+
+
+def _fake_context(hands: int) -> HandContext:
+    width, area = SMALL.width // SMALL.heads, sum(h * w for h, w in SHAPES)
+    return HandContext(
+        cue_tokens=torch.randn(hands, 21, SMALL.width),
+        references=torch.rand(hands, 21 + TOKENS, 2),
+        values=tuple(torch.randn(hands, SMALL.heads, area, width) for _ in range(SMALL.synthesizer_blocks)),
+        finest_map=torch.randn(hands, 64, SMALL.width),
+        betas=torch.zeros(hands, 10),
+        camera=torch.zeros(hands, 3),
+    )
+
+
+def _decoder() -> TokenDecoder:
+    return TokenDecoder(SMALL, SHAPES, TOKENS, CODES).eval()
+
+
+# Sampling of images
+
+
+def test_bilinear_sampling_is_that_of_grid_sample() -> None:
+    features = torch.randn(2, 5, 6, 9, dtype=torch.float64)
+    points = torch.rand(2, 200, 2) * 1.6 - 0.3  # beyond the edges, too
+    points[:, :4] = torch.tensor([[0.0, 0.0], [1.0, 1.0], [-5.0, 0.5], [0.5 / 9, 0.5 / 6]])
+    expected = grid_sample(features, points.double()[:, None] * 2 - 1, align_corners=False)[:, :, 0]
+    sampled = sample_bilinear(features.flatten(2).transpose(1, 2), (6, 9), points)
+    torch.testing.assert_close(sampled, expected.transpose(1, 2), rtol=1e-5, atol=2e-6)
+
+
+def test_gradients_of_bilinear_sampling_are_those_of_grid_sample() -> None:
+    features = torch.randn(1, 3, 5, 4, requires_grad=True)
+    points = (torch.rand(1, 50, 2) * 1.2 - 0.1).requires_grad_()
+    cotangent = torch.randn(1, 50, 3)
+    sampled = sample_bilinear(features.flatten(2).transpose(1, 2), (5, 4), points)
+    reference = grid_sample(features, points[:, None] * 2 - 1, align_corners=False)[:, :, 0].transpose(1, 2)
+    for ours, theirs in zip(
+        torch.autograd.grad(sampled, (features, points), cotangent),
+        torch.autograd.grad(reference, (features, points), cotangent),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_deformable_attention_is_the_sum_over_its_points() -> None:
+    width, heads, points, hands, queries = 12, 3, 2, 2, 4
+    shapes = ((4, 6), (2, 3))
+    attention = DeformableAttention(width, heads, shapes, points)
+    for layer in (attention.offsets, attention.weights):
+        nn.init.normal_(layer.weight)
+    q, references = torch.randn(hands, queries, width), torch.rand(hands, queries, 2)
+    values = torch.randn(hands, heads, 24 + 6, width // heads)
+    with torch.no_grad():
+        found = attention(q, references, values)
+        offsets = attention.offsets(q).reshape(hands, queries, heads, 2, points, 2)
+        weights = attention.weights(q).reshape(hands, queries, heads, 2 * points).softmax(-1)
+        weights = weights.reshape(hands, queries, heads, 2, points)
+        seen = torch.zeros(hands, queries, heads, width // heads)
+        for b, i, h, level, p in np.ndindex(hands, queries, heads, 2, points):
+            (height, columns), first = shapes[level], (0, 24)[level]
+            pixels = values[b, h, first : first + height * columns].T.reshape(1, -1, height, columns)
+            place = references[b, i] + offsets[b, i, h, level, p] / torch.tensor([columns, height])
+            pixel = grid_sample(pixels, place[None, None, None] * 2 - 1, align_corners=False)
+            seen[b, i, h] += weights[b, i, h, level, p] * pixel[0, :, 0, 0]
+        torch.testing.assert_close(found, attention.out(seen.flatten(2)), rtol=1e-4, atol=1e-5)
+
+
+# Skeleton and cues
+
+
+def test_graph_follows_the_bones() -> None:
+    adjacency = bone_adjacency().numpy()
+    bones = {(c, p) for c, p in enumerate(KEYPOINT_PARENTS) if p >= 0}
+    connected = {(int(i), int(j)) for i, j in np.argwhere(adjacency > 0) if i > j}
+    assert connected == bones
+    np.testing.assert_allclose(np.linalg.eigvalsh(adjacency).max(), 1.0, rtol=1e-6)
+
+
+def test_distances_between_joints_count_bones() -> None:
+    distances = joint_distances()
+    assert distances[0, 0] == 0 and distances[0, 3] == 3  # wrist to the index finger's last joint
+    assert distances[3, 1] == 2 and distances[3, 15] == 6  # along the finger, and over to the thumb
+    assert torch.equal(distances, distances.T)
+
+
+@pytest.mark.parametrize('missing', [(0,), (1,), (2,), (0, 1, 2)])
+def test_nothing_behind_a_missing_flag_matters(missing: tuple[int, ...]) -> None:
+    graph = SkeletonGraph(width=16, layers=2).eval()
+    cues = _cues(2)
+    cues.present[:, missing] = False
+    nodes = graph(cues)
+    assert nodes.isfinite().all()
+    rubbish = {
+        0: {'keypoints': torch.full((2, 21, 2), torch.nan), 'confidence': torch.full((2, 21), 7.0)},
+        1: {'relative_depth': torch.full((2, 21), torch.inf)},
+        2: {'world': torch.full((2, 21, 3), torch.nan)},
+    }
+    changed = cues
+    for group in missing:
+        changed = changed._replace(**rubbish[group])
+    assert torch.equal(graph(changed), nodes)
+    assert not torch.allclose(graph(_cues(2)), nodes)
+
+
+def test_a_single_missing_keypoint_does_not_matter() -> None:
+    graph = SkeletonGraph(width=16, layers=2).eval()
+    cues = _cues(1)
+    cues.confidence[0, 7] = 0.0
+    moved = cues._replace(keypoints=cues.keypoints.clone())
+    moved.keypoints[0, 7] = torch.nan
+    assert torch.equal(graph(moved), graph(cues))
+
+
+def test_all_cues_missing_still_gives_a_hand(network: MaskHand) -> None:
+    cues = _cues(1)
+    cues.present[:] = False
+    images = torch.rand(1, 3, 64, 64)
+    rubbish = HandCues._make([*(torch.full_like(t, torch.nan) for t in cues[:4]), cues.present])
+    with torch.no_grad():
+        context, same = network.encoder(images, cues), network.encoder(images, rubbish)
+        for ours, theirs in zip(_tensors(context), _tensors(same), strict=True):
+            assert torch.equal(ours, theirs) and ours.isfinite().all()
+        sampled = sample_tokens(network.decoder, context, steps=2)
+        assert network.rotations(sampled.logits[:, 0]).isfinite().all()
+
+
+# Masks and sampling of tokens
+
+
+def test_schedule_ends_with_nothing_masked() -> None:
+    assert masked_counts(64, 1) == [0]
+    # cos(pi/10) = .951, cos(pi/5) = .809, cos(3 pi/10) = .588, cos(2 pi/5) = .309
+    assert masked_counts(64, 5) == [60, 51, 37, 19, 0]
+    with pytest.raises(ValueError, match='at least 1'):
+        masked_counts(64, 0)
+
+
+def test_training_masks_follow_the_cosine() -> None:
+    masks = random_masks(4000, 64, torch.Generator().manual_seed(0))
+    counts = masks.sum(dim=1).float()
+    assert counts.min() >= 1 and counts.max() == 64
+    assert counts.mean() / 64 == pytest.approx(2 / np.pi, abs=0.02)  # mean of the cosine over a quarter turn
+    assert masks.float().mean(dim=0).std() < 0.02  # no token is preferred
+    assert torch.equal(masks, random_masks(4000, 64, torch.Generator().manual_seed(0)))
+
+
+def test_sampling_keeps_the_most_confident_tokens() -> None:
+    decoder, context = _decoder(), _fake_context(2)
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def watched(context: HandContext, tokens: Tensor, masked: Tensor) -> Decoded:
+        decoded = decoder(context, tokens, masked)
+        seen.append((tokens.clone(), masked.clone(), decoded.logits))
+        return decoded
+
+    sampled = sample_tokens(watched, context, steps=4)
+    assert [int(masked[0].sum()) for _, masked, _ in seen] == [TOKENS, *masked_counts(TOKENS, 4)[:-1]]
+    for (_, before, logits), (tokens, after, _) in pairwise(seen):
+        assert not (after & ~before).any()  # what is kept stays
+        top = logits.softmax(-1).amax(-1)
+        for hand in range(2):
+            kept = before[hand] & ~after[hand]
+            assert torch.equal(tokens[hand, kept], logits[hand, kept].argmax(-1))
+            assert torch.equal(sampled.tokens[hand, 0, kept], tokens[hand, kept])
+            assert top[hand, kept].min() >= top[hand, after[hand]].max()
+            torch.testing.assert_close(sampled.probabilities[hand, 0, kept], top[hand, kept])
+    assert torch.equal(sampled.logits.argmax(-1), sampled.tokens)
+
+
+def test_temperature_zero_is_deterministic_and_hypotheses_differ_above() -> None:
+    decoder, context = _decoder(), _fake_context(2)
+    cold = sample_tokens(decoder, context, steps=3, hypotheses=2)
+    assert cold.tokens.shape == (2, 2, TOKENS)
+    assert torch.equal(cold.tokens[:, 0], cold.tokens[:, 1])
+    assert torch.equal(cold.tokens, sample_tokens(decoder, context, steps=3, hypotheses=2).tokens)
+    warm, again = (
+        sample_tokens(decoder, context, 3, 2, 1.0, torch.Generator().manual_seed(3)) for _ in range(2)
+    )
+    assert torch.equal(warm.tokens, again.tokens)
+    assert (warm.tokens[:, 0] != warm.tokens[:, 1]).any()
+
+
+def test_draws_follow_the_tempered_distribution() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0])
+
+    def constant(context: HandContext, tokens: Tensor, masked: Tensor) -> Decoded:
+        return Decoded(logits.expand(*tokens.shape, 3), torch.zeros(*tokens.shape, 1))
+
+    context = _fake_context(1)
+    tokens = sample_tokens(constant, context, 1, 2000, 2.0, torch.Generator().manual_seed(0)).tokens
+    shares = torch.bincount(tokens.flatten(), minlength=3) / tokens.numel()
+    torch.testing.assert_close(shares, (logits / 2).softmax(0), rtol=0, atol=0.01)
+
+
+# The whole network
+
+
+def test_masked_tokens_are_hidden_and_known_ones_are_seen() -> None:
+    decoder, context = _decoder(), _fake_context(1)
+    tokens = torch.randint(CODES, (1, TOKENS))
+    masked = torch.arange(TOKENS)[None] < 10
+    other = tokens.clone()
+    other[0, 3] = (tokens[0, 3] + 1) % CODES
+    logits = decoder(context, tokens, masked).logits
+    assert torch.equal(decoder(context, other, masked).logits, logits)
+    other[0, 20] = (tokens[0, 20] + 1) % CODES
+    assert not torch.allclose(decoder(context, other, masked).logits, logits)
+
+
+def test_gradients_reach_the_logits_of_masked_tokens_through_the_codes(network: MaskHand) -> None:
+    tokens = torch.randint(CODES, (2, TOKENS))
+    masked = torch.arange(TOKENS) % 2 == torch.arange(2)[:, None]
+    output = network(torch.rand(2, 3, 64, 64), _cues(2), tokens, masked)
+    assert output.rotations.shape == (2, 16, 3, 3)
+    (gradient,) = torch.autograd.grad(
+        output.rotations.square().mul(torch.rand(3)).sum(), output.decoded.logits
+    )
+    assert (gradient[masked].abs().amax(dim=-1) > 0).all()
+    assert (gradient[~masked] == 0).all()
+    assert not any(p.requires_grad for p in network.vq_mano.parameters())
+
+
+def test_every_part_learns(network: MaskHand) -> None:
+    tokens, cues = torch.randint(CODES, (2, TOKENS)), _cues(2)
+    cues.present[1, 0] = False
+    masked = torch.arange(TOKENS).expand(2, -1) < 20
+    output = network(torch.rand(2, 3, 64, 64), cues, tokens, masked)
+    context, decoded = output.context, output.decoded
+    errors = network.confidence(
+        *decoded, context.finest_map, cues, torch.zeros(2, 21, 2), torch.randn(2, 21, 3)
+    )
+    loss = decoded.logits.square().sum() + context.betas.sum() + context.camera.sum() + errors.sum()
+    network.zero_grad(set_to_none=True)
+    loss.backward()
+    without = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without
+
+
+def test_a_batch_of_two_is_two_batches_of_one(network: MaskHand) -> None:
+    images, cues = torch.rand(2, 3, 64, 64), _cues(2)
+    cues.present[1] = torch.tensor([False, True, False])
+    with torch.no_grad():
+        both_context = network.encoder(images, cues)
+        both = sample_tokens(network.decoder, both_context, steps=3)
+        for i in range(2):
+            one = HandCues(*(t[i : i + 1] for t in cues))
+            context = network.encoder(images[i : i + 1], one)
+            for together, alone in zip(_tensors(both_context), _tensors(context), strict=True):
+                torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-4)
+            sampled = sample_tokens(network.decoder, context, steps=3)
+            torch.testing.assert_close(both.logits[i : i + 1], sampled.logits, rtol=1e-3, atol=1e-3)
+
+
+def test_confidence_head_leaves_the_hand_alone_and_heeds_only_present_cues() -> None:
+    head = ConfidenceHead(SMALL.width, TOKENS, (8, 8)).eval()
+    logits = torch.randn(2, TOKENS, CODES, requires_grad=True)
+    features = torch.randn(2, TOKENS, SMALL.width, requires_grad=True)
+    maps, projected = torch.randn(2, 64, SMALL.width, requires_grad=True), torch.rand(2, 21, 2) * 2 - 1
+    keypoints, cues = torch.randn(2, 21, 3) * 0.05, _cues(2)
+    cues.present[1] = False
+    errors = head(logits, features, maps, cues, projected, keypoints)
+    assert errors.shape == (2, 21) and errors.isfinite().all()
+    errors.sum().backward()
+    assert logits.grad is None and features.grad is None and maps.grad is None
+    world = cues.world.clone()
+    world[1] = torch.nan
+    assert torch.equal(head(logits, features, maps, cues._replace(world=world), projected, keypoints), errors)
+    moved = head(logits, features, maps, cues, projected + 0.3, keypoints)
+    assert (moved[0] != errors[0]).any()
+
+
+@pytest.mark.parametrize('like_paper', [False, True])
+def test_encoder_and_decoder_export(network: MaskHand, like_paper: bool) -> None:
+    vit = replace(SMALL, backbone='vit_tiny_patch16_224', strides=(4, 8, 16), cue_tokens=1)
+    exported = _network(vit) if like_paper else network
+    images, cues = torch.rand(1, 3, 64, 64), _cues(1)
+    tokens, masked = torch.randint(CODES, (1, TOKENS)), torch.rand(1, TOKENS) < 0.5
+    with torch.no_grad():
+        context = exported.encoder(images, cues)
+        encoder = torch.export.export(exported.encoder, (images, cues)).module()
+        for ours, theirs in zip(_tensors(context), _tensors(encoder(images, cues)), strict=True):
+            torch.testing.assert_close(theirs, ours)
+        decoder = torch.export.export(exported.decoder, (context, tokens, masked)).module()
+        new_mask = ~masked
+        torch.testing.assert_close(
+            decoder(context, tokens, new_mask).logits, exported.decoder(context, tokens, new_mask).logits
+        )
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'cue_tokens': 5},
+        {'width': 50, 'heads': 4},
+        {'strides': (16, 8)},
+        {'image_size': 100},
+        {'sampling_points': 0},
+    ],
+)
+def test_sizes_that_make_no_network_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError):
+        MaskHandConfiguration(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'strides'),
+    [('no_such_net', (8,)), ('mobilenetv4_conv_small', (64,)), ('vit_tiny_patch16_224', (2,))],
+)
+def test_backbones_without_such_maps_are_refused(
+    backbone: str, strides: tuple[int, ...], network: MaskHand
+) -> None:
+    with pytest.raises(ConfigurationError, match='backbone|strides'):
+        MaskHand(MaskHandConfiguration(image_size=128, backbone=backbone, strides=strides), network.vq_mano)
+
+
+def test_tokens_of_a_joint_lie_together() -> None:
+    assert token_joints(64)[:9] == [0, 0, 0, 0, 1, 1, 1, 1, 2]
+
+
+def test_the_default_fits_a_package(network: MaskHand) -> None:
+    whole = MaskHand(MaskHandConfiguration(), VqMano(VqManoConfiguration()))
+    assert sum(tensor.numel() for tensor in whole.state_dict().values()) * 2 < 35e6  # bytes in half precision
+    assert whole.encoder.image_encoder.shapes == ((16, 16), (8, 8), (4, 4))
