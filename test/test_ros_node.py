@@ -300,11 +300,15 @@ def test_compressed_images_with_boxes_of_another_detector(frames):
             assert rig.wait(lambda: stamp in rig.hands), rig.diagnostics
 
         check_fingertips('/boxed/hand_mesh/hands', send)
-        for _ in range(3):  # images without boxes: more than a second of them by their stamps
+
+        def told_of_missing_boxes() -> bool:
+            # Images alone, and more than one: their stamps are seconds apart, and best effort may lose some.
             jpeg = jpeg_from_rgb(image)
             jpeg.header = rig.header()
             rig.jpeg.publish(jpeg)
-        assert rig.wait(lambda: '/boxed/hand_boxes' in rig.diagnostics_message, 5.0), rig.diagnostics_message
+            return rig.wait(lambda: '/boxed/hand_boxes' in rig.diagnostics_message, 0.3)
+
+        assert any(told_of_missing_boxes() for _ in range(30)), rig.diagnostics_message
 
 
 @pytest.mark.parametrize(
