@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hand_mesh_ros.hand_model.keypoints import JOINT_PARENTS, TIP_KEYPOINTS
-from hand_mesh_ros.hand_model.model import HandModel
+from hand_mesh_ros.hand_model.model import JOINT_LEVELS, PARENTS, HandModel
 from hand_mesh_ros.hand_model.rotations import right_jacobian, rotation_matrices, skew
 
 #: Columns of the Jacobian of :meth:`KeypointKinematics.keypoints`.
@@ -16,11 +16,6 @@ BETAS = slice(51, 61)
 PARAMETERS = 61
 
 _TIPS = np.array(TIP_KEYPOINTS)
-
-#: Joints of the five fingers by distance from the wrist: MANO orders its joints finger by finger.
-_JOINT_LEVELS = np.arange(1, 16).reshape(5, 3).T
-
-_PARENTS = np.array(JOINT_PARENTS)
 
 
 def _descendants() -> np.ndarray:
@@ -82,8 +77,8 @@ class KeypointKinematics:
 
         rotations = np.empty((16, 3, 3))
         rotations[0] = orientation
-        for level in _JOINT_LEVELS:
-            rotations[level] = rotations[_PARENTS[level]] @ local[level - 1]
+        for level in JOINT_LEVELS:
+            rotations[level] = rotations[PARENTS[level]] @ local[level - 1]
         joints = _along_bones(rotations, rest_joints[:, :, None])[:, :, 0] + transl
 
         # Where each keypoint would be if it were rigid with each joint, weighted: (21,16,3)
@@ -117,7 +112,7 @@ def _along_bones(rotations: np.ndarray, rest: np.ndarray) -> np.ndarray:
     """Sums ``rest`` (16,3,N), positions or their derivatives, along the turned bones: (16,3,N)."""
     placed = np.empty_like(rest)
     placed[0] = rest[0]
-    for level in _JOINT_LEVELS:
-        parents = _PARENTS[level]
+    for level in JOINT_LEVELS:
+        parents = PARENTS[level]
         placed[level] = placed[parents] + rotations[parents] @ (rest[level] - rest[parents])
     return placed

@@ -22,12 +22,13 @@ from hand_mesh_ros.hand_model.rotations import rotation_matrices
 MAX_BETAS_NORM = 4.0
 
 #: Joints of the five fingers by distance from the wrist: MANO orders its joints finger by finger.
-_JOINT_LEVELS = np.arange(1, 16).reshape(5, 3).T
+JOINT_LEVELS = np.arange(1, 16).reshape(5, 3).T
 
 #: The last joint of each finger, thumb to pinky.
 _LAST_JOINTS = np.array(KEYPOINT_JOINTS)[list(TIP_KEYPOINTS)]
 
-_PARENTS = np.array(JOINT_PARENTS)
+#: Parent of each joint, for indexing.
+PARENTS = np.array(JOINT_PARENTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,8 +213,8 @@ def _forward_kinematics(
     rotations = np.empty((16, 3, 3))
     joints = np.empty((16, 3))
     rotations[0], joints[0] = local_rotations[0], rest_joints[0]
-    for level in _JOINT_LEVELS:
-        parents = _PARENTS[level]
+    for level in JOINT_LEVELS:
+        parents = PARENTS[level]
         bones = rest_joints[level] - rest_joints[parents]
         rotations[level] = rotations[parents] @ local_rotations[level]
         joints[level] = joints[parents] + np.einsum('jab,jb->ja', rotations[parents], bones)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch.nn.functional import interpolate
 
 from hand_mesh_ros.errors import ConfigurationError
@@ -18,7 +18,7 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 #: Operators whose mere names torchvision needs at import.
 _TORCHVISION_OPERATORS = ('nms', 'qnms')
-_torchvision_schemas: list[torch.library.Library] = []
+_torchvision_schemas: list[library.Library] = []
 
 
 class ImageEncoder(nn.Module):
@@ -115,7 +115,7 @@ def _timm() -> ModuleType:
     except RuntimeError as error:
         if 'operator torchvision::' not in str(error):
             raise
-    schemas = torch.library.Library('torchvision', 'DEF')
+    schemas = library.Library('torchvision', 'DEF')
     for operator in _TORCHVISION_OPERATORS:
         schemas.define(f'{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
     _torchvision_schemas.append(schemas)  # they last as long as the object does

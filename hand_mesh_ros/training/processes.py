@@ -65,7 +65,7 @@ def process_group() -> Iterator[ProcessGroup]:
             dist.barrier()
     finally:
         if size > 1:
-            # DDP's wrapper is in cycles, and as long as it lives so do the group's threads: these end a
-            # process with SIGABRT that leaves them behind
+            # Without this some processes ended with SIGABRT after their work: DDP's wrapper is in cycles,
+            # and while it lives, so, it seems, do threads of the group.
             gc.collect()
             dist.destroy_process_group()
