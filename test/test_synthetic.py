@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.crop_view import RMS_SHARE, view_of_hand
 from hand_mesh_ros.datasets.contact_sheet import write_contact_sheet
-from hand_mesh_ros.datasets.crop_view import RMS_SHARE, view_of_hand
 from hand_mesh_ros.datasets.gestures import GesturePoser, gesture_angles
 from hand_mesh_ros.datasets.hand_figure import HandFigures, Sleeve
 from hand_mesh_ros.datasets.props import Prop, prop_in_front, prop_in_hand

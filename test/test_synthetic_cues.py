@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hand_mesh_ros.datasets.crop_view import RMS_SHARE, view_of_hand
+from hand_mesh_ros.crop_view import RMS_SHARE, view_of_hand
+from hand_mesh_ros.cues import Cues, normalised_world
 from hand_mesh_ros.datasets.cue_noise import (
-    Cues,
     NoiseLevels,
     ResidualBank,
     detector_cues,
     noisy_keypoints,
-    normalised_world,
 )
 from hand_mesh_ros.errors import FileFormatError
 from hand_mesh_ros.hand_model.files import load_hand_model

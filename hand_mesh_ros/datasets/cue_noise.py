@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hand_mesh_ros.cues import Cues, normalised_world
 from hand_mesh_ros.errors import FileFormatError
 
 #: How far each keypoint lies along its finger, 0 at the root .. 1 at the tip.
@@ -94,17 +95,6 @@ class ResidualBank:
         return 0.5 * (self.keypoints**2).sum((1, 2))
 
 
-@dataclass(frozen=True, eq=False)
-class Cues:
-    """What is known of a hand besides its picture. Float32. All zero where ``present`` says absent."""
-
-    keypoints: np.ndarray  #: (21,2), -1..1 over the crop
-    confidence: np.ndarray  #: (21,), 0..1; 0 for a keypoint that is missing
-    relative_depth: np.ndarray  #: (21,), behind the wrist, in half sides of the crop
-    world: np.ndarray  #: (21,3), from the wrist, crop camera's axes, unit RMS distance from their own mean
-    present: np.ndarray  #: (3,) bool: keypoints, relative depth, world landmarks
-
-
 def noisy_keypoints(
     keypoints: np.ndarray,
     relative_depth: np.ndarray,
@@ -170,12 +160,6 @@ def detector_cues(
         world=(world * present[2]).astype(np.float32),
         present=present,
     )
-
-
-def normalised_world(points: np.ndarray) -> np.ndarray:
-    """Points (21,3), of any unit, from the wrist, with unit RMS distance from their own mean."""
-    size = np.sqrt(((points - points.mean(0)) ** 2).sum(1).mean())
-    return (points - points[0]) / size
 
 
 def _structured(

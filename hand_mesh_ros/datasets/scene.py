@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hand_mesh_ros.datasets.crop_view import CropView
+from hand_mesh_ros.crop_view import CropView
 from hand_mesh_ros.datasets.hand_figure import HandFigures, Sleeve
 from hand_mesh_ros.datasets.props import Prop
 from hand_mesh_ros.datasets.shadows import in_shadow, shade_with_shadows

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from hand_mesh_ros.camera import Camera
-from hand_mesh_ros.datasets.crop_view import looking_along
+from hand_mesh_ros.crop_view import looking_along
 from hand_mesh_ros.rendering.shading import Lighting
 from hand_mesh_ros.rendering.zbuffer import compiled, rasterise
 

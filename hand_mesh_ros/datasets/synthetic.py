@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hand_mesh_ros.datasets.crop_view import CropView, looking_along, view_of_hand
+from hand_mesh_ros.crop_view import CropView, looking_along, view_of_hand
+from hand_mesh_ros.cues import Cues
 from hand_mesh_ros.datasets.cue_noise import (
-    Cues,
     NoiseLevels,
     ResidualBank,
     detector_cues,
@@ -55,7 +55,7 @@ class SyntheticSample:
     """
 
     image: np.ndarray  #: (S,S,3) uint8 RGB
-    cue_keypoints: np.ndarray  #: (21,2) float32, -1..1 over the crop; see ``cue_noise.Cues`` for these
+    cue_keypoints: np.ndarray  #: (21,2) float32, -1..1 over the crop; see ``cues.Cues`` for these
     cue_confidence: np.ndarray  #: (21,) float32
     cue_relative_depth: np.ndarray  #: (21,) float32
     cue_world: np.ndarray  #: (21,3) float32
