@@ -7,10 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.errors import FrameError
 
 #: Root mean square distance of a hand's keypoints from the middle of its crop, as a share of the side.
 #: Even a spread hand then stays inside, and a fist fills about half.
 RMS_SHARE = 0.21
+
+#: The longer side of a box around a hand, as a share of the side of its crop: where nothing but the box is
+#: known, a hand of ordinary pose then has its usual size. (Its keypoints reach over 0.53 to 0.78, its flesh
+#: over a tenth more.)
+BOX_SHARE = 0.7
 
 _WRIST, _MIDDLE_MCP = 0, 9
 
@@ -34,19 +40,46 @@ class CropView:
 
         -1 and 1 are the crop's left and right, or upper and lower, edges.
         """
-        points = points_camera @ self.R_crop_camera.T
-        return points[:, :2] / points[:, 2:] * (self.focal_px * 2.0 / self.size)
+        return _seen(points_camera, self.R_crop_camera) * (self.focal_px * 2.0 / self.size)
 
     def rays(self, unit: np.ndarray) -> np.ndarray:
         """Directions (N,3), in the first camera's frame, of points (N,2) as ``to_unit`` gives them."""
-        slopes = np.asarray(unit) * (self.size / 2.0 / self.focal_px)
-        return np.column_stack([slopes, np.ones(len(slopes))]) @ self.R_crop_camera
+        return _directions(np.asarray(unit) * (self.size / 2.0 / self.focal_px)) @ self.R_crop_camera
 
     def turned(self, roll_rad: float, right: float, down: float, zoom: float) -> CropView:
         """Another view: its middle moved by shares of the half side, then rolled and enlarged."""
-        slope = self.size / 2.0 / self.focal_px
-        look = looking_along(np.array([right * slope, down * slope, 1.0]))
-        return CropView(_rolled(roll_rad) @ look @ self.R_crop_camera, self.focal_px * zoom, self.size)
+        alone = CropViews(self.R_crop_camera[None], np.array([self.focal_px]), self.size)
+        return alone.turned(np.array([roll_rad]), np.array([[right, down]]), np.array([zoom]))[0]
+
+
+@dataclass(frozen=True, eq=False)
+class CropViews:
+    """N views of one size, for work on many hands at once."""
+
+    R_crop_camera: np.ndarray  #: (N,3,3) float64
+    focal_px: np.ndarray  #: (N,) float64
+    size: int  #: of each crop, in pixels
+
+    def __getitem__(self, row: int) -> CropView:
+        return CropView(self.R_crop_camera[row], float(self.focal_px[row]), self.size)
+
+    @property
+    def half_sides(self) -> np.ndarray:
+        """What each view enlarges a slope by, (N,): 1 / tan of half the angle that it sees."""
+        return self.focal_px * (2.0 / self.size)
+
+    def to_unit(self, points_camera: np.ndarray) -> np.ndarray:
+        """Where each crop sees points (N,K,3): (N,K,2). See ``CropView.to_unit``."""
+        return _seen(points_camera, self.R_crop_camera) * self.half_sides[:, None, None]
+
+    def rays(self, unit: np.ndarray) -> np.ndarray:
+        """Directions (N,K,3) of points (N,K,2). See ``CropView.rays``."""
+        return _directions(unit / self.half_sides[:, None, None]) @ self.R_crop_camera
+
+    def turned(self, roll_rad: np.ndarray, moved: np.ndarray, zoom: np.ndarray) -> CropViews:
+        """Other views: their middles moved by shares (N,2) of the half side, then rolled and enlarged."""
+        look = looking_along(_directions(moved / self.half_sides[:, None]))
+        return CropViews(_rolled(roll_rad) @ look @ self.R_crop_camera, self.focal_px * zoom, self.size)
 
 
 def view_of_hand(rays: np.ndarray, size: int) -> CropView:
@@ -55,24 +88,62 @@ def view_of_hand(rays: np.ndarray, size: int) -> CropView:
     Its axis passes through the mean direction; wrist to middle MCP points up; the keypoints lie
     ``RMS_SHARE`` of the side from the middle.
     """
-    directions = rays / np.linalg.norm(rays, axis=1, keepdims=True)
-    look = looking_along(directions.mean(0))
-    seen = directions @ look.T
-    seen = seen[:, :2] / seen[:, 2:]
-    right, down = seen[_MIDDLE_MCP] - seen[_WRIST]
-    focal = RMS_SHARE * size / np.sqrt((seen**2).sum(1).mean())
-    return CropView(_rolled(-np.arctan2(right, -down)) @ look, float(focal), size)
+    return views_of_hands(rays[None], size)[0]
+
+
+def views_of_hands(rays: np.ndarray, size: int) -> CropViews:
+    """The views of N hands whose keypoints lie along ``rays`` (N,21,3). See ``view_of_hand``."""
+    directions = rays / np.linalg.norm(rays, axis=2, keepdims=True)
+    look = looking_along(directions.mean(1))
+    seen = _seen(directions, look)
+    right, down = (seen[:, _MIDDLE_MCP] - seen[:, _WRIST]).T
+    focal = RMS_SHARE * size / np.sqrt((seen**2).sum(2).mean(1))
+    return CropViews(_rolled(-np.arctan2(right, -down)) @ look, focal, size)
+
+
+def view_of_box(bbox_px: np.ndarray, camera: Camera, size: int) -> CropView:
+    """The view of what a box (4,), x0, y0, x1, y1 in pixels of ``camera``, encloses; the image's up is up.
+
+    :raises FrameError: a box without extent, or of which this camera sees nothing.
+    """
+    x0, y0, x1, y1 = (float(n) for n in bbox_px)
+    x, y = (x0 + x1) / 2.0, (y0 + y1) / 2.0
+    marks = camera.rays(np.array([(x, y), (x0, y), (x1, y), (x, y0), (x, y1)]))
+    middle, *sides = np.column_stack([marks, np.ones(5)])
+    look = looking_along(middle)
+    seen = np.array(sides) @ look.T
+    left, right, top, bottom = seen[:, :2] / seen[:, 2:]
+    extent = max(np.linalg.norm(right - left), np.linalg.norm(bottom - top))
+    if not (extent > 0.0 and (seen[:, 2] > 0.0).all()):
+        raise FrameError(f'the box {bbox_px} is none in which this camera could see a hand')
+    return CropView(look, float(BOX_SHARE * size / extent), size)
 
 
 def looking_along(direction: np.ndarray) -> np.ndarray:
-    """The smallest rotation (3,3) that turns ``direction`` (3,), of any length, to the optical axis."""
-    x, y, z = direction / np.linalg.norm(direction)
+    """The smallest rotations (...,3,3) that turn directions (...,3), of any length, to the optical axis."""
+    x, y, z = np.moveaxis(direction / np.linalg.norm(direction, axis=-1, keepdims=True), -1, 0)
     # Rodrigues' formula, the axis being direction x (0, 0, 1).
     k = 1.0 / (1.0 + z)
-    return np.array([[1 - k * x * x, -k * x * y, -x], [-k * x * y, 1 - k * y * y, -y], [x, y, z]])
+    entries = [1 - k * x * x, -k * x * y, -x, -k * x * y, 1 - k * y * y, -y, x, y, z]
+    return np.stack(entries, axis=-1).reshape(*np.shape(x), 3, 3)
 
 
-def _rolled(angle_rad: float) -> np.ndarray:
-    """Rotation (3,3) about the optical axis, clockwise in the picture."""
-    cos, sin = np.cos(angle_rad), np.sin(angle_rad)
-    return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+def _rolled(angle_rad: np.ndarray) -> np.ndarray:
+    """Rotations (N,3,3) about the optical axis, clockwise in the picture."""
+    rotations = np.zeros((len(angle_rad), 3, 3))
+    rotations[:, 0, 0] = rotations[:, 1, 1] = np.cos(angle_rad)
+    rotations[:, 1, 0] = np.sin(angle_rad)
+    rotations[:, 0, 1] = -rotations[:, 1, 0]
+    rotations[:, 2, 2] = 1.0
+    return rotations
+
+
+def _seen(points_camera: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """Slopes (...,K,2) at which cameras turned by ``rotation`` (...,3,3) see points (...,K,3)."""
+    points = points_camera @ np.swapaxes(rotation, -1, -2)
+    return points[..., :2] / points[..., 2:]
+
+
+def _directions(slopes: np.ndarray) -> np.ndarray:
+    """Directions (...,3), of unit depth, of slopes (...,2)."""
+    return np.concatenate([slopes, np.ones_like(slopes[..., :1])], axis=-1)

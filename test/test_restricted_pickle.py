@@ -55,6 +55,13 @@ def test_arrays_of_plain_numbers(name: str, protocol: int) -> None:
     assert got['text'] == 'lbs'
 
 
+@pytest.mark.parametrize('protocol', [2, 3, 4, 5])
+def test_numbers_of_numpy_alone_and_in_lists(protocol: int) -> None:
+    fields = {'one': np.float32(0.5), 'some': [np.int64(-3), 4, np.float64(2.5)]}
+    got = read(pickle.dumps(fields, protocol), 'one', 'some')
+    assert got == {'one': 0.5, 'some': [-3, 4, 2.5]}
+
+
 def test_the_buffers_of_protocol_5_were_moved_too() -> None:
     content = pickle.dumps({'a': np.eye(2)}, 5)
     names = [b'\x8c' + bytes([len(name)]) + name for name in (b'numpy.core.numeric', b'numpy._core.numeric')]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 
 import cv2
@@ -11,15 +12,18 @@ import pytest
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.crop_view import RMS_SHARE, view_of_hand
+from hand_mesh_ros.cues import normalised_world
 from hand_mesh_ros.datasets.contact_sheet import write_contact_sheet
 from hand_mesh_ros.datasets.gestures import GesturePoser, gesture_angles
 from hand_mesh_ros.datasets.hand_figure import HandFigures, Sleeve
 from hand_mesh_ros.datasets.props import Prop, prop_in_front, prop_in_hand
+from hand_mesh_ros.datasets.residuals import ResidualBank
 from hand_mesh_ros.datasets.scene import Scene, SceneHand
 from hand_mesh_ros.datasets.shadows import in_shadow, shade_with_shadows
 from hand_mesh_ros.datasets.synthetic import SyntheticHands, SyntheticSample
 from hand_mesh_ros.errors import ConfigurationError
 from hand_mesh_ros.hand_model.files import load_hand_model
+from hand_mesh_ros.hand_model.kinematics import KeypointKinematics
 from hand_mesh_ros.hand_model.model import HandModel, PosedHand
 from hand_mesh_ros.hand_model.rotations import rotation_matrices
 from hand_mesh_ros.rendering.shading import Lighting, shade
@@ -77,6 +81,76 @@ def test_the_same_number_gives_the_same_sample(hands: SyntheticHands, samples: l
             np.testing.assert_array_equal(
                 batch[field.name][row], getattr(samples[number], field.name), err_msg=field.name
             )
+
+
+def test_many_keypoints_at_once_are_those_of_the_model(hands: SyntheticHands):
+    orient, pose, betas = hands.poses(np.arange(50))
+    keypoints = KeypointKinematics(hands.model).keypoints_of_many(rotation_matrices(orient), pose, betas)
+    for row in range(50):
+        expected = hands.model.posed(orient[row], pose[row], betas[row], np.zeros(3)).keypoints
+        np.testing.assert_allclose(keypoints[row], expected, atol=1e-12)
+
+
+def test_cues_without_pictures_are_of_the_same_hands(hands: SyntheticHands, samples: list[SyntheticSample]):
+    rendered = hands.batch(np.arange(2))
+    cues = hands.cue_batch(np.arange(COUNT))
+    assert {name: (v.dtype, v.shape[1:]) for name, v in cues.items()} == {
+        name: (v.dtype, v.shape[1:]) for name, v in rendered.items() if name != 'image'
+    }
+    assert all(np.isfinite(values).all() for values in cues.values())
+    np.testing.assert_array_equal(cues['hand_pose'], [sample.hand_pose for sample in samples])
+    np.testing.assert_array_equal(cues['betas'], [sample.betas for sample in samples])
+    # Whoever sees more of a hand places it a little differently.
+    turned = cues['R_crop_camera'].transpose(0, 2, 1) @ [sample.R_crop_camera for sample in samples]
+    degrees = np.degrees(np.arccos(np.clip((np.trace(turned, axis1=1, axis2=2) - 1) / 2, -1, 1)))
+    assert np.median(degrees) < 3
+
+
+@pytest.mark.parametrize('residuals', [False, True])
+def test_cues_without_pictures_depend_on_their_numbers_alone(residuals: bool):
+    bank = ResidualBank.shipped() if residuals else None
+    many = SyntheticHands(seed=1, residuals=bank).cue_batch(np.arange(1500))
+    some = np.array([1499, 3, 700, 3])
+    for name, values in SyntheticHands(seed=1, residuals=bank).cue_batch(some).items():
+        np.testing.assert_array_equal(values, many[name][some], err_msg=name)
+    assert not np.array_equal(SyntheticHands(seed=2).cue_batch(some)['betas'], many['betas'][some])
+
+
+def test_cues_without_pictures_err_as_those_with_pictures(hands: SyntheticHands):
+    rendered, invented = hands.batch(np.arange(1000, 1400)), hands.cue_batch(np.arange(20000))
+    assert invented['visible'].mean() == pytest.approx(rendered['visible'].mean(), abs=0.03)
+    np.testing.assert_allclose(invented['visible'].mean(0), rendered['visible'].mean(0), atol=0.13)
+    for sizes in zip(cue_errors(rendered), cue_errors(invented), strict=True):
+        assert np.median(sizes[0]) == pytest.approx(np.median(sizes[1]), rel=0.12)
+        np.testing.assert_allclose(*(values.mean() for values in sizes), atol=4 * sizes[0].std() / 20)
+        np.testing.assert_allclose(*(values.std() for values in sizes), rtol=0.25)
+    for name in ('cue_confidence', 'cue_present'):
+        a, b = rendered[name].astype(float), invented[name].astype(float)
+        assert a.mean() == pytest.approx(b.mean(), abs=0.03)
+        assert a.std() == pytest.approx(b.std(), abs=0.03)
+
+
+def cue_errors(batch: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Of each kind of cue, the mean error of each hand that has it (N,)."""
+    present = batch['cue_present'].T
+    unit = (batch['keypoints_2d'] - 63.5) / 64
+    points = batch['keypoints_3d']
+    depth = points[..., 2] / batch['root_depth_m'][:, None] * batch['focal_px'][:, None] / 64
+    world = np.array([normalised_world(hand) for hand in points])
+    given = batch['cue_confidence'] > 0
+    distances = np.linalg.norm(batch['cue_keypoints'] - unit, axis=2)
+    return [
+        (np.where(given, distances, 0.0).sum(1) / np.maximum(given.sum(1), 1))[present[0]],
+        np.abs(batch['cue_relative_depth'] - depth).mean(1)[present[1]],
+        np.linalg.norm(batch['cue_world'] - world, axis=2).mean(1)[present[2]],
+    ]
+
+
+def test_thousands_of_cues_are_made_in_a_second(hands: SyntheticHands):
+    hands.cue_batch(np.arange(512))
+    began = time.process_time()
+    hands.cue_batch(np.arange(8192))
+    assert 8192 / (time.process_time() - began) > 4000  # alone on its processor, several times as many
 
 
 def test_other_seeds_give_other_samples(samples: list[SyntheticSample]):

@@ -7,22 +7,23 @@ the wrist in depth is misplaced together, hidden parts are guessed, and fingers 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
-from hand_mesh_ros.cues import Cues, normalised_world
-from hand_mesh_ros.errors import FileFormatError
+from hand_mesh_ros.crop_view import CropViews
+from hand_mesh_ros.cues import Cues
+from hand_mesh_ros.datasets.draws import Draws
+from hand_mesh_ros.datasets.residuals import Landmarks, ResidualBank
 
 #: How far each keypoint lies along its finger, 0 at the root .. 1 at the tip.
-_ALONG = np.array([0.0, *np.tile([0.25, 0.5, 0.75, 1.0], 5)])
+_ALONG = np.array([0.0, *np.tile([0.25, 0.5, 0.75, 1.0], 5)], np.float32)
+#: To be used with ``take``: indexing would order memory, and with it the rounding of sums, by how many hands
+#: there are.
 _FINGER = np.array([0, *np.repeat(np.arange(5), 4)])
 _FIRST = np.arange(1, 21, 4)  #: the first keypoint of each finger
 
 #: MediaPipe's depth is about this much of the true one.
 _RELATIVE_DEPTH_GAIN = 0.5
-_NEIGHBOURS = 8
 
 
 @dataclass(frozen=True)
@@ -50,170 +51,174 @@ class NoiseLevels:
     keypoints_missing_rate: float = 0.05  #: share of samples without that cue at all
     depth_missing_rate: float = 0.10
     world_missing_rate: float = 0.15
-    bank_rate: float = 0.6  #: share of samples whose keypoints take residuals of a bank, where there is one
-    bank_scale: tuple[float, float] = (0.15, 1.1)
+    bank_rate: float = 0.6  #: share of samples that take the residuals of a bank, where there is one
+    bank_scale: tuple[float, float] = (0.15, 1.1)  #: one factor for a hand's residuals; photographs' are smaller
 
 
-@dataclass(frozen=True, eq=False)
-class ResidualBank:
-    """Errors of a real detector on hands of known geometry, all in crops as ``crop_view`` makes them."""
+def true_landmarks(keypoints: np.ndarray, views: CropViews) -> Landmarks:
+    """The truth of N hands in their crops, without error.
 
-    keypoints: np.ndarray  #: (N,21,2) float32: the truth, -1..1 over the crop
-    residuals: np.ndarray  #: (N,21,2) float32: what the detector said, less the truth
-
-    @classmethod
-    def load(cls, path: Path) -> ResidualBank:
-        """The bank in an .npz with ``keypoints`` and ``residuals``, (N,21,2) both.
-
-        :raises FileFormatError: it cannot be read or is not of this form.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                keypoints, residuals = (np.asarray(arrays[k], np.float32) for k in ('keypoints', 'residuals'))
-        except (OSError, KeyError, ValueError) as error:
-            raise FileFormatError(
-                f'{path}: not a readable bank of residuals ({error}); write it with numpy.savez'
-            ) from error
-        for name, values in (('keypoints', keypoints), ('residuals', residuals)):
-            if values.shape[1:] != (21, 2) or values.shape != keypoints.shape or not len(values):
-                raise FileFormatError(f'{path}: {name} has shape {values.shape}, expected (N,21,2)')
-            if not np.isfinite(values).all():
-                raise FileFormatError(f'{path}: {name} holds a number that is not finite')
-        return cls(keypoints, residuals)
-
-    def residual(self, keypoints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The errors (21,2) of one of the hands most like ``keypoints`` (21,2)."""
-        flat = self.keypoints.reshape(-1, 42)
-        # Half of the squared distances less what they all share; as a product it takes a tenth of the time.
-        remoteness = self._half_squared_norms - flat @ keypoints.astype(np.float32).ravel()
-        count = min(_NEIGHBOURS, len(flat))
-        nearest = np.argpartition(remoteness, count - 1)[:count]
-        return self.residuals[rng.choice(nearest)].astype(np.float64)
-
-    @cached_property
-    def _half_squared_norms(self) -> np.ndarray:
-        return 0.5 * (self.keypoints**2).sum((1, 2))
-
-
-def noisy_keypoints(
-    keypoints: np.ndarray,
-    relative_depth: np.ndarray,
-    visible: np.ndarray,
-    levels: NoiseLevels,
-    rng: np.random.Generator,
-    bank: ResidualBank | None = None,
-) -> np.ndarray:
-    """Keypoints (21,2) as a detector might place them.
-
-    :param keypoints: (21,2), the truth, -1..1 over the crop.
-    :param relative_depth: (21,), the true one, behind the wrist, in half sides of the crop.
-    :param visible: (21,) bool.
+    :param keypoints: (N,21,3) metres, in the frame of the camera that took the whole picture.
     """
-    overall = float(np.exp(rng.normal(0.0, levels.overall_spread)))
-    hidden = levels.occluded * overall * ~visible[:, None]
-    of_finger = rng.normal(size=(5, 2))[_FINGER]
-    displaced = hidden * 0.7 * (of_finger * _ALONG[:, None] + rng.normal(size=(21, 2)))
-    if bank is not None and rng.random() < levels.bank_rate:
-        displaced += rng.uniform(*levels.bank_scale) * bank.residual(keypoints, rng)
-    else:
-        displaced += overall * _structured(keypoints, relative_depth, levels, rng)
-    outliers = rng.random(21) < levels.outlier_rate
-    displaced[outliers] += rng.normal(0.0, levels.outlier, (int(outliers.sum()), 2))
-    noisy = keypoints + displaced
-    if rng.random() < levels.confused_finger_rate:
-        finger = int(rng.integers(1, 5))
-        neighbour = finger + 1 if finger == 1 or (finger < 4 and rng.random() < 0.5) else finger - 1
-        # The root, in the palm, is seen for what it is; what is beyond it goes to the neighbour.
-        noisy[_FIRST[finger] + 1 : _FIRST[finger] + 4] = noisy[
-            _FIRST[neighbour] + 1 : _FIRST[neighbour] + 4
-        ] + rng.normal(0.0, levels.jitter, (3, 2))
-    return noisy
+    points = keypoints @ views.R_crop_camera.transpose(0, 2, 1)
+    depth = points[..., 2]
+    return Landmarks(
+        keypoints=views.to_unit(keypoints),
+        relative_depth=(depth / depth[:, :1] - 1.0) * views.half_sides[:, None],
+        world=_normalised(points),
+    )
 
 
-def detector_cues(
-    noisy: np.ndarray,
-    truth: np.ndarray,
-    points: np.ndarray,
-    relative_depth: np.ndarray,
+def detected_landmarks(
+    truth: Landmarks,
     visible: np.ndarray,
     levels: NoiseLevels,
-    rng: np.random.Generator,
-) -> Cues:
-    """The cues of a hand.
+    draws: Draws,
+    bank: ResidualBank | None = None,
+) -> Landmarks:
+    """What a detector might say of N hands, in the same crops.
 
-    :param noisy: (21,2), its keypoints as ``noisy_keypoints`` gave them, -1..1 over the final crop.
-    :param truth: (21,2), the true ones, likewise.
-    :param points: (21,3) metres, the true ones, in the crop's camera.
-    :param relative_depth: (21,), the true one, behind the wrist, in half sides of the crop.
-    :param visible: (21,) bool.
+    :param visible: (N,21) bool.
+    :param bank: errors of a real detector for some of the hands; for all of them they are invented without.
+    """
+    truth = Landmarks(*(np.asarray(values, np.float32) for values in truth))
+    overall = np.exp(levels.overall_spread * draws.normal(1, 1))
+    moved = overall * _structured(truth, levels, draws)
+    deepened, bent = _depth_error(truth, levels, draws), _world_error(truth.world, levels, draws)
+    if bank is not None:
+        moved, deepened, bent = _partly_real(Landmarks(moved, deepened, bent), truth, levels, draws, bank)
+    # Hidden parts are guessed, those of one finger together.
+    guessed = draws.normal(5, 2).take(_FINGER, axis=1) * _ALONG[:, None] + draws.normal(21, 2)
+    moved += levels.occluded * 0.7 * overall * guessed * ~visible[:, :, None]
+    outliers = draws.uniform(21, 1) < levels.outlier_rate
+    keypoints = truth.keypoints + moved + levels.outlier * draws.normal(21, 2) * outliers
+    depth = truth.relative_depth + deepened
+    return Landmarks(
+        keypoints=_confused(keypoints, levels, draws),
+        relative_depth=depth - depth[:, :1],
+        world=_normalised(truth.world + bent),
+    )
+
+
+def in_other_views(landmarks: Landmarks, views: CropViews, others: CropViews) -> Landmarks:
+    """Landmarks of N hands in crops ``views`` as the crops ``others``, of the same cameras, have them."""
+    turns = views.R_crop_camera @ others.R_crop_camera.transpose(0, 2, 1)
+    return Landmarks(
+        keypoints=others.to_unit(views.rays(landmarks.keypoints)),
+        relative_depth=landmarks.relative_depth * (others.half_sides / views.half_sides)[:, None],
+        world=landmarks.world @ turns,
+    )
+
+
+def cues_with_gaps(
+    detected: Landmarks, true_keypoints: np.ndarray, visible: np.ndarray, levels: NoiseLevels, draws: Draws
+) -> Cues:
+    """The cues of N hands, stacked: (N,21,2) and so on.
+
+    :param detected: in the final crops.
+    :param true_keypoints: (N,21,2), likewise.
+    :param visible: (N,21) bool.
     """
     missing = np.array([levels.keypoints_missing_rate, levels.depth_missing_rate, levels.world_missing_rate])
-    present = rng.random(3) >= missing
-    confidence = _confidence(noisy - truth, visible, rng)
-    confidence[rng.random(21) < levels.keypoint_missing_rate] = 0.0
-    depth = _noisy_depth(truth, relative_depth, levels, rng)
-    world = normalised_world(_noisy_world(points, levels, rng))
+    present = draws.uniform(3) >= missing
+    confidence = _confidence(detected.keypoints - true_keypoints, visible, draws) * present[:, :1]
+    confidence[draws.uniform(21) < levels.keypoint_missing_rate] = 0.0
     return Cues(
-        keypoints=np.where(present[0] & (confidence[:, None] > 0), noisy, 0.0).astype(np.float32),
-        confidence=(confidence * present[0]).astype(np.float32),
-        relative_depth=(depth * present[1]).astype(np.float32),
-        world=(world * present[2]).astype(np.float32),
+        keypoints=np.where(confidence[:, :, None] > 0, detected.keypoints, 0.0).astype(np.float32),
+        confidence=confidence.astype(np.float32),
+        relative_depth=(detected.relative_depth * present[:, 1:2]).astype(np.float32),
+        world=(detected.world * present[:, 2:, None]).astype(np.float32),
         present=present,
     )
 
 
-def _structured(
-    keypoints: np.ndarray, relative_depth: np.ndarray, levels: NoiseLevels, rng: np.random.Generator
-) -> np.ndarray:
-    middle = keypoints.mean(0)
-    offsets = keypoints - middle
-    quarter_turned = offsets[:, ::-1] * (-1.0, 1.0)
-    displaced = rng.normal(0.0, levels.shift, 2) + rng.normal(0.0, levels.scale) * offsets
-    displaced += rng.normal(0.0, levels.roll_rad) * quarter_turned
-    displaced += rng.normal(0.0, levels.finger_drift, (5, 2))[_FINGER] * _ALONG[:, None]
-    from_root = keypoints - keypoints[_FIRST[_FINGER]]
-    from_root[0] = 0.0
-    displaced += rng.normal(0.0, levels.finger_length, (5, 1))[_FINGER] * from_root
-    displaced += rng.normal(0.0, levels.depth_shear, 2) * relative_depth[:, None]
-    return displaced + rng.normal(0.0, levels.jitter, (21, 2))
+def _partly_real(
+    invented: Landmarks, truth: Landmarks, levels: NoiseLevels, draws: Draws, bank: ResidualBank
+) -> Landmarks:
+    """Errors of which a share of the hands has those of the bank, all three from the same hand of it."""
+    real = bank.residuals_of(bank.nearest(truth, draws.uniform(1)[:, 0]))
+    taken = draws.uniform(1)[:, 0] < levels.bank_rate
+    # One factor for all three: where a detector misreads the picture it misreads the depth, too
+    scale = draws.between(*levels.bank_scale, 1)[:, 0].astype(np.float32)
+    mixed = []
+    for made_up, said in zip(invented, real, strict=True):
+        rows = (slice(None), *(None,) * (said.ndim - 1))
+        mixed.append(np.where(taken[rows], scale[rows] * said, made_up))
+    return Landmarks(*mixed)
 
 
-def _confidence(errors: np.ndarray, visible: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Confidences (21,): of many detectors one number for all; else a poor guess at the true error."""
-    if rng.random() < 0.5:
-        return np.full(21, rng.uniform(0.5, 1.0))
-    evidence = 2.5 - 12.0 * np.linalg.norm(errors, axis=1) - 1.5 * ~visible + rng.normal(0.0, 1.0, 21)
-    return 1.0 / (1.0 + np.exp(-evidence))
+def _structured(truth: Landmarks, levels: NoiseLevels, draws: Draws) -> np.ndarray:
+    """Displacements (N,21,2) of keypoints."""
+    offsets = truth.keypoints - truth.keypoints.mean(1, keepdims=True)
+    quarter_turned = offsets[:, :, ::-1] * np.array([-1.0, 1.0], np.float32)
+    displaced = levels.shift * draws.normal(1, 2) + levels.scale * draws.normal(1, 1) * offsets
+    displaced += levels.roll_rad * draws.normal(1, 1) * quarter_turned
+    displaced += levels.finger_drift * draws.normal(5, 2).take(_FINGER, axis=1) * _ALONG[:, None]
+    from_root = truth.keypoints - truth.keypoints.take(_FIRST[_FINGER], axis=1)
+    from_root[:, 0] = 0.0
+    displaced += levels.finger_length * draws.normal(5, 1).take(_FINGER, axis=1) * from_root
+    displaced += levels.depth_shear * draws.normal(1, 2) * truth.relative_depth[:, :, None]
+    return displaced + levels.jitter * draws.normal(21, 2)
 
 
-def _noisy_depth(
-    keypoints: np.ndarray, relative_depth: np.ndarray, levels: NoiseLevels, rng: np.random.Generator
-) -> np.ndarray:
-    """Relative depths (21,), 0 at the wrist, of about the gain and correlation of MediaPipe's."""
-    tilt = (keypoints - keypoints[0]) @ rng.normal(size=2)
-    drift = rng.normal(size=5)[_FINGER] * _ALONG
-    noise = 0.7 * tilt / max(tilt.std(), 1e-6) + 0.6 * drift / max(drift.std(), 1e-6)
-    noise += 0.39 * rng.normal(size=21)
+def _confused(keypoints: np.ndarray, levels: NoiseLevels, draws: Draws) -> np.ndarray:
+    """Keypoints (N,21,2) of which some hands have one finger put onto its neighbour."""
+    uniform, jitter = draws.uniform(3), levels.jitter * draws.normal(3, 2)
+    rows = np.flatnonzero(uniform[:, 0] < levels.confused_finger_rate)
+    finger = 1 + (4 * uniform[rows, 1]).astype(np.int64)
+    beyond = (finger == 1) | ((finger < 4) & (uniform[rows, 2] < 0.5))
+    neighbour = np.where(beyond, finger + 1, finger - 1)
+    # The root, in the palm, is seen for what it is; what is beyond it goes to the neighbour.
+    after_root = np.arange(1, 4)
+    other = keypoints[rows[:, None], _FIRST[neighbour][:, None] + after_root]
+    keypoints[rows[:, None], _FIRST[finger][:, None] + after_root] = other + jitter[rows]
+    return keypoints
+
+
+def _confidence(errors: np.ndarray, visible: np.ndarray, draws: Draws) -> np.ndarray:
+    """Confidences (N,21): of many detectors one number for all; else a poor guess at the true error."""
+    evidence = 2.5 - 12.0 * np.linalg.norm(errors, axis=2) - 1.5 * ~visible + draws.normal(21)
+    one_for_all = draws.uniform(1) < 0.5
+    return np.where(one_for_all, draws.between(0.5, 1.0, 1), 1.0 / (1.0 + np.exp(-evidence)))
+
+
+def _depth_error(truth: Landmarks, levels: NoiseLevels, draws: Draws) -> np.ndarray:
+    """Errors (N,21) of relative depths of about the gain and correlation of MediaPipe's."""
+    from_wrist = truth.keypoints - truth.keypoints[:, :1]
+    tilt = (from_wrist * draws.normal(1, 2)).sum(2)
+    drift = draws.normal(5).take(_FINGER, axis=1) * _ALONG
+    noise = 0.7 * _standardised(tilt) + 0.6 * _standardised(drift) + 0.39 * draws.normal(21)
     # Noise of this size beside the signal gives that correlation.
-    size = relative_depth.std() * np.sqrt(1.0 / levels.depth_correlation**2 - 1.0)
-    gain = _RELATIVE_DEPTH_GAIN * np.exp(rng.normal(0.0, 0.25))
-    depth = gain * (relative_depth + size * noise)
-    return depth - depth[0]
+    size = truth.relative_depth.std(1, keepdims=True) * np.sqrt(1.0 / levels.depth_correlation**2 - 1.0)
+    gain = _RELATIVE_DEPTH_GAIN * np.exp(0.25 * draws.normal(1))
+    return gain * (truth.relative_depth + size * noise) - truth.relative_depth
 
 
-def _noisy_world(points: np.ndarray, levels: NoiseLevels, rng: np.random.Generator) -> np.ndarray:
-    """World landmarks (21,3), metres: the hand turned, flattened, its fingers straighter than they are."""
-    hand = points - points[0]
-    size = np.sqrt(((hand - hand.mean(0)) ** 2).sum(1).mean())
-    noisy = hand.copy()
-    straightened = rng.uniform(0.0, levels.world_straightened, 5) * (rng.random(5) < 0.4)
-    for finger, first in enumerate(_FIRST):
-        reach = np.linalg.norm(np.diff(hand[first : first + 4], axis=0), axis=1).cumsum()[:, None]
-        along = hand[first] / np.linalg.norm(hand[first])
-        straight = hand[first] + reach * along
-        noisy[first + 1 : first + 4] += straightened[finger] * (straight - hand[first + 1 : first + 4])
-    noisy += levels.world_drift * size * rng.normal(size=(5, 3))[_FINGER] * _ALONG[:, None]
-    noisy += levels.world_jitter * size * rng.normal(size=(21, 3))
-    noisy[:, 2] *= rng.uniform(0.7, 1.1)
+def _world_error(world: np.ndarray, levels: NoiseLevels, draws: Draws) -> np.ndarray:
+    """Errors (N,21,3) of world landmarks: turned, flattened, the fingers straighter than they are."""
+    bends = draws.uniform(5) < 0.4
+    straightened = (draws.between(0.0, levels.world_straightened, 5) * bends).astype(np.float32)
+    fingers = world[:, 1:].reshape(-1, 5, 4, 3)
+    reach = np.linalg.norm(np.diff(fingers, axis=2), axis=3).cumsum(2)[..., None]
+    first = fingers[:, :, :1]
+    straight = first + reach * first / np.linalg.norm(first, axis=3, keepdims=True)
+    noisy = world.copy()
+    beyond = noisy[:, 1:].reshape(-1, 5, 4, 3)[:, :, 1:]
+    beyond += straightened[:, :, None, None] * (straight - fingers[:, :, 1:])
+    noisy += levels.world_drift * draws.normal(5, 3).take(_FINGER, axis=1) * _ALONG[:, None]
+    noisy += levels.world_jitter * draws.normal(21, 3)
+    noisy[:, :, 2] *= draws.between(0.7, 1.1, 1)
     # For the few degrees meant here the first order of a rotation does.
-    return noisy + np.cross(rng.normal(0.0, levels.world_roll_rad, 3), noisy)
+    return noisy + np.cross(levels.world_roll_rad * draws.normal(1, 3), noisy) - world
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    """Values (N,21) with unit deviation."""
+    return values / np.maximum(values.std(1, keepdims=True), 1e-6)
+
+
+def _normalised(points: np.ndarray) -> np.ndarray:
+    """As ``cues.normalised_world``, of N hands: (N,21,3)."""
+    offsets = points - points.mean(1, keepdims=True)
+    size = np.sqrt((offsets**2).sum(2).mean(1))
+    return (points - points[:, :1]) / size[:, None, None]

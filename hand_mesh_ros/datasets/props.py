@@ -50,6 +50,44 @@ def prop_in_hand(keypoints: np.ndarray, rng: np.random.Generator) -> Prop:
     return _prop(inside, rotation, half, rng)
 
 
+def prop_covering(
+    share: float, keypoints: np.ndarray, vertices: np.ndarray, mask: np.ndarray, view: CropView,
+    rng: np.random.Generator,
+) -> Prop:
+    """Something before a hand that hides about ``share``, 0..0.6, of its pixels in ``view``, mostly to 0.02.
+
+    :param keypoints: (21,3) metres, as ``vertices`` in the frame of the camera that took the whole picture.
+    :param vertices: (V,3), of the hand.
+    :param mask: (S,S) bool, the pixels of the hand.
+    """
+    best, least_error = None, np.inf
+    for _ in range(_COVERING_TRIES):
+        middle = keypoints[rng.integers(21)] + rng.normal(0.0, 0.015, 3)
+        half = 0.03 * np.exp(rng.normal(0.0, 0.35, 3))
+        if rng.random() < 0.35:  # a stick
+            half[1] = rng.uniform(0.1, 0.3)
+        prop = _prop(middle, _random_rotation(rng), half, rng)
+        # Bodies are convex: the larger, the more they cover.
+        smallest, largest = 0.02, 6.0
+        for _ in range(_COVERING_SIZES):
+            scale = np.sqrt(smallest * largest)
+            scaled = middle + scale * (prop.vertices - middle)
+            covered = rasterise(scaled @ view.R_crop_camera.T, prop.faces, view.camera()).mask
+            error = (covered & mask).sum() / mask.sum() - share
+            depth = scaled @ view.R_crop_camera[2]
+            if abs(error) < least_error and depth.min() > 0.1 * depth.max():
+                least_error, best = abs(error), replace(prop, vertices=scaled)
+            smallest, largest = (smallest, scale) if error > 0 else (scale, largest)
+        if least_error < _COVERING_ERROR:
+            break
+    if best is None:
+        raise
+    # Moved towards the camera and shrunk in the same measure, it looks the same, and is before all of the hand.
+    nearest, farthest = (vertices @ view.R_crop_camera[2]).min(), (best.vertices @ view.R_crop_camera[2]).max()
+    nearer = min(1.0, rng.uniform(0.75, 0.97) * nearest / farthest)
+    return replace(best, vertices=best.vertices * nearer)
+
+
 def _prop(centre: np.ndarray, rotation: np.ndarray, half: np.ndarray, rng: np.random.Generator) -> Prop:
     """A body of half extents ``half`` (3,), its long axis y."""
     kind = rng.random()

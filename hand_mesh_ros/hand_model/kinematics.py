@@ -100,6 +100,31 @@ class KeypointKinematics:
         jacobian[:, :, BETAS] = blended @ self._keypoints_by_betas + by_joints
         return carried.sum(axis=1), jacobian
 
+    def keypoints_of_many(
+        self, orientations: np.ndarray, hand_poses: np.ndarray, betas: np.ndarray
+    ) -> np.ndarray:
+        """Keypoints (N,21,3) float64 metres of N hands, the wrist joint where it is at rest.
+
+        ``orientations`` are rotation matrices (N,3,3), ``hand_poses`` (N,45) axis-angle, ``betas`` (N,10).
+        """
+        count = len(betas)
+        local = rotation_matrices(hand_poses.reshape(count, 15, 3))
+        rest_joints = self._joints + (betas @ self._joints_by_betas.reshape(48, 10).T).reshape(count, 16, 3)
+        rest = self._keypoints + (betas @ self._keypoints_by_betas.reshape(63, 10).T).reshape(count, 21, 3)
+        rest[:, _TIPS] += ((local - np.eye(3)).reshape(count, 135) @ self._tip_posedirs.T).reshape(count, 5, 3)
+
+        rotations, joints = np.empty((count, 16, 3, 3)), np.empty((count, 16, 3))
+        rotations[:, 0], joints[:, 0] = orientations, rest_joints[:, 0]
+        for level in JOINT_LEVELS:
+            parents = PARENTS[level]
+            turned = rotations[:, parents]
+            bones = rest_joints[:, level] - rest_joints[:, parents]
+            rotations[:, level] = turned @ local[:, level - 1]
+            joints[:, level] = joints[:, parents] + np.einsum('njab,njb->nja', turned, bones)
+        offsets = joints - np.einsum('njab,njb->nja', rotations, rest_joints)
+        blended = (self._weights @ rotations.reshape(count, 16, 9)).reshape(count, 21, 3, 3)
+        return np.einsum('nkab,nkb->nka', blended, rest) + self._weights @ offsets
+
     def _tips_by_pose(self, local: np.ndarray, turns: np.ndarray) -> np.ndarray:
         """(5,3,45): how the pose correction moves the tips of the unposed mesh."""
         matrices_by_pose = local[:, None] @ skew(turns.transpose(0, 2, 1))  # joint, component, matrix

@@ -3,7 +3,7 @@
 Python's unpickler calls whatever a file tells it to. Here the file's operations are read with
 ``pickletools`` and only recorded: a name becomes a :class:`_Name`, a call an :class:`_Object` that
 is never made, and the few kinds of object that MANO's files hold are worked out from their recorded
-parts: numpy arrays, chumpy's ``Ch`` (an array) and ``Select`` (elements picked from a ``Ch``), and
+parts: numpy arrays, numbers, chumpy's ``Ch`` (an array) and ``Select`` (elements picked from a ``Ch``), and
 scipy's sparse ``csc_matrix``. Neither chumpy nor scipy is needed. A file that names anything else is
 refused.
 """
@@ -74,12 +74,13 @@ _RECONSTRUCT = (
     _Name('numpy._core.multiarray', '_reconstruct'),
 )
 _FROM_BUFFER = (_Name('numpy.core.numeric', '_frombuffer'), _Name('numpy._core.numeric', '_frombuffer'))
+_SCALAR = (_Name('numpy.core.multiarray', 'scalar'), _Name('numpy._core.multiarray', 'scalar'))
 _CSC_MATRIX = (_Name('scipy.sparse.csc', 'csc_matrix'), _Name('scipy.sparse._csc', 'csc_matrix'))
 _SET = (_Name('__builtin__', 'set'), _Name('builtins', 'set'))
 
 _ADMITTED = {
     *(_NDARRAY, _DTYPE, _ENCODE, _CH, _SELECT, _ORDERED_DICT),
-    *(*_RECONSTRUCT, *_FROM_BUFFER, *_CSC_MATRIX, *_SET),
+    *(*_RECONSTRUCT, *_FROM_BUFFER, *_SCALAR, *_CSC_MATRIX, *_SET),
 }
 
 
@@ -231,9 +232,13 @@ def _recorded_call(function: Any, arguments: Any) -> Any:
 
 
 def _value(recorded: Any) -> Any:
-    """The array that a recorded object stands for; whatever is no object as it is."""
+    """The array or number that a recorded object, or each in a list, stands for; all else as it is."""
+    if isinstance(recorded, list):
+        return [_scalar(item) if isinstance(item, _Object) else item for item in recorded]
     if not isinstance(recorded, _Object):
         return recorded
+    if recorded.kind in _SCALAR:
+        return _scalar(recorded)
     if recorded.kind == _CH:
         return _array(recorded.state['x'])
     if recorded.kind == _SELECT:
@@ -254,6 +259,14 @@ def _array(recorded: Any) -> np.ndarray:
         raise _RefusedError('a field holds something else than an array')
     dtype = _dtype(element_type)
     return np.frombuffer(_bytes(elements), dtype).reshape(shape, order='F' if is_fortran else 'C').copy()
+
+
+def _scalar(recorded: _Object) -> Any:
+    """A number of numpy's, as Python's own."""
+    if recorded.kind not in _SCALAR:
+        raise _RefusedError('a list holds something else than plain numbers')
+    element_type, element = recorded.arguments
+    return np.frombuffer(_bytes(element), _dtype(element_type)).item()
 
 
 def _dtype(recorded: Any) -> np.dtype:
