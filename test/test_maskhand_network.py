@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,24 +13,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
-from hand_mesh_ros.errors import ConfigurationError
+from hand_mesh_ros.crop_view import RMS_SHARE
+from hand_mesh_ros.errors import ConfigurationError, FileFormatError
+from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.hand_model.keypoints import KEYPOINT_PARENTS
+from hand_mesh_ros.hand_model.layer import HandLayer
 from hand_mesh_ros.networks.confidence import ConfidenceHead
+from hand_mesh_ros.networks.configuration import MaskHandConfiguration
+from hand_mesh_ros.networks.context import HandContext, token_joints
 from hand_mesh_ros.networks.deformable_attention import DeformableAttention, sample_bilinear
-from hand_mesh_ros.networks.maskhand import (
-    Decoded,
-    HandContext,
-    MaskHand,
-    MaskHandConfiguration,
-    TokenDecoder,
-    token_joints,
-)
+from hand_mesh_ros.networks.maskhand import Decoded, MaskHand, TokenDecoder, describe, load_maskhand
+from hand_mesh_ros.networks.prediction import camera_translation, predict, weak_projection
 from hand_mesh_ros.networks.sampling import masked_counts, random_masks, sample_tokens
 from hand_mesh_ros.networks.skeleton_graph import HandCues, SkeletonGraph, bone_adjacency, joint_distances
 from hand_mesh_ros.networks.vq_mano import VqMano, VqManoConfiguration
+from hand_mesh_ros.networks.weights import save_weights
 
 TOKENS, CODES = 32, 48
-SMALL = MaskHandConfiguration(image_size=64, width=48, heads=3, refinement_blocks=1, synthesizer_blocks=2)
+SMALL = MaskHandConfiguration(
+    image_size=64,
+    backbone='mobilenetv4_conv_small',
+    width=48,
+    heads=3,
+    synthesizer_blocks=2,
+    lifter_width=32,
+    lifter_depth=1,
+)
 SHAPES = ((8, 8), (4, 4), (2, 2))
 
 
@@ -72,10 +81,23 @@ def _tensors(context: HandContext) -> list[Tensor]:
     return [t for field in context for t in (field if isinstance(field, tuple) else (field,))]
 
 
+class _Context(nn.Module):
+    """The first half of a network as a module, for the exporter."""
+
+    def __init__(self, network: MaskHand) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, cues: HandCues, image_present: Tensor) -> HandContext:
+        return self.network.context(images, cues, image_present)
+
+
 def _fake_context(hands: int) -> HandContext:
     width, area = SMALL.width // SMALL.heads, sum(h * w for h, w in SHAPES)
     return HandContext(
         cue_tokens=torch.randn(hands, 21, SMALL.width),
+        proposal=torch.randn(hands, TOKENS, SMALL.width),
+        prior=torch.randn(hands, TOKENS, CODES),
         references=torch.rand(hands, 21 + TOKENS, 2),
         values=tuple(torch.randn(hands, SMALL.heads, area, width) for _ in range(SMALL.synthesizer_blocks)),
         finest_map=torch.randn(hands, 64, SMALL.width),
@@ -85,7 +107,13 @@ def _fake_context(hands: int) -> HandContext:
 
 
 def _decoder() -> TokenDecoder:
-    return TokenDecoder(SMALL, SHAPES, TOKENS, CODES).eval()
+    decoder = TokenDecoder(SMALL, SHAPES, TOKENS, CODES).eval()
+    nn.init.normal_(decoder.head.weight, std=0.2)  # as built, it repeats the prior
+    return decoder
+
+
+def _all_seen(hands: int) -> Tensor:
+    return torch.ones(hands, dtype=torch.bool)
 
 
 # Sampling of images
@@ -189,7 +217,7 @@ def test_all_cues_missing_still_gives_a_hand(network: MaskHand) -> None:
     images = torch.rand(1, 3, 64, 64)
     rubbish = HandCues._make([*(torch.full_like(t, torch.nan) for t in cues[:4]), cues.present])
     with torch.no_grad():
-        context, same = network.encoder(images, cues), network.encoder(images, rubbish)
+        context, same = (network.context(images, c, _all_seen(1)) for c in (cues, rubbish))
         for ours, theirs in zip(_tensors(context), _tensors(same), strict=True):
             assert torch.equal(ours, theirs) and ours.isfinite().all()
         sampled = sample_tokens(network.decoder, context, steps=2)
@@ -256,7 +284,9 @@ def test_draws_follow_the_tempered_distribution() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0])
 
     def constant(context: HandContext, tokens: Tensor, masked: Tensor) -> Decoded:
-        return Decoded(logits.expand(*tokens.shape, 3), torch.zeros(*tokens.shape, 1))
+        return Decoded(
+            logits.expand(*tokens.shape, 3), torch.zeros(*tokens.shape, 1), torch.zeros(len(tokens), 21, 3)
+        )
 
     context = _fake_context(1)
     tokens = sample_tokens(constant, context, 1, 2000, 2.0, torch.Generator().manual_seed(0)).tokens
@@ -279,44 +309,94 @@ def test_masked_tokens_are_hidden_and_known_ones_are_seen() -> None:
     assert not torch.allclose(decoder(context, other, masked).logits, logits)
 
 
-def test_gradients_reach_the_logits_of_masked_tokens_through_the_codes(network: MaskHand) -> None:
+def test_gradients_reach_the_logits_through_the_codes(network: MaskHand) -> None:
     tokens = torch.randint(CODES, (2, TOKENS))
     masked = torch.arange(TOKENS) % 2 == torch.arange(2)[:, None]
-    output = network(torch.rand(2, 3, 64, 64), _cues(2), tokens, masked)
+    output = network(torch.rand(2, 3, 64, 64), _cues(2), _all_seen(2), tokens, masked)
     assert output.rotations.shape == (2, 16, 3, 3)
     (gradient,) = torch.autograd.grad(
         output.rotations.square().mul(torch.rand(3)).sum(), output.decoded.logits
     )
-    assert (gradient[masked].abs().amax(dim=-1) > 0).all()
-    assert (gradient[~masked] == 0).all()
-    assert not any(p.requires_grad for p in network.vq_mano.parameters())
+    assert (gradient.abs().amax(dim=-1) > 0).all()
+    assert not any(p.requires_grad for part in (network.vq_mano, network.lifter) for p in part.parameters())
 
 
 def test_every_part_learns(network: MaskHand) -> None:
     tokens, cues = torch.randint(CODES, (2, TOKENS)), _cues(2)
     cues.present[1, 0] = False
     masked = torch.arange(TOKENS).expand(2, -1) < 20
-    output = network(torch.rand(2, 3, 64, 64), cues, tokens, masked)
-    context, decoded = output.context, output.decoded
+    present = torch.tensor([True, False])
+    context, decoded, rotations = network(torch.rand(2, 3, 64, 64), cues, present, tokens, masked)
     errors = network.confidence(
-        *decoded, context.finest_map, cues, torch.zeros(2, 21, 2), torch.randn(2, 21, 3)
+        decoded.logits,
+        decoded.features,
+        context.finest_map,
+        cues,
+        torch.zeros(2, 21, 2),
+        torch.randn(2, 21, 3),
     )
-    loss = decoded.logits.square().sum() + context.betas.sum() + context.camera.sum() + errors.sum()
+    parts = (decoded.logits.square(), decoded.landmarks, context.betas, context.camera, errors, rotations)
     network.zero_grad(set_to_none=True)
-    loss.backward()
+    sum((part.sum() for part in parts), torch.zeros(())).backward()
     without = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
     assert not without
+
+
+def test_an_untrained_network_says_what_the_cues_suggest(network: MaskHand) -> None:
+    cues, images = _cues(2), torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        suggested = network.vq_mano.embed(network.lifter(cues).rotations)
+        prior = network.context(images, cues, _all_seen(2)).prior
+    nearest = network.vq_mano.nearest_codes(suggested)
+    assert torch.equal(prior.argmax(dim=-1), nearest)
+
+
+def test_without_its_image_a_hand_is_the_same_whatever_the_picture(network: MaskHand) -> None:
+    cues, images = _cues(2), torch.rand(2, 3, 64, 64)
+    present = torch.tensor([True, False])
+    with torch.no_grad():
+        first, second = (network.context(i, cues, present) for i in (images, images.flip(3)))
+    assert torch.equal(first.finest_map[1], second.finest_map[1])
+    assert not torch.equal(first.finest_map[0], second.finest_map[0])
+
+
+def test_camera_puts_the_hand_where_it_says() -> None:
+    keypoints = torch.randn(3, 21, 3) * 0.05
+    camera = torch.tensor([[0.1, 0.2, -0.3], [0.0, 0.0, 0.0], [-0.2, 0.5, 0.1]])
+    focal_share = torch.full((3,), 400.0)  # from so far away perspective hardly matters
+    placed = keypoints + camera_translation(camera, keypoints, focal_share)[:, None]
+    seen = placed[..., :2] / placed[..., 2:] * focal_share[:, None, None]
+    torch.testing.assert_close(seen, weak_projection(camera, keypoints), atol=5e-3, rtol=0)
+    torch.testing.assert_close(seen.mean(dim=1), camera[:, 1:], atol=5e-3, rtol=0)
+    size = (seen[1] - seen[1].mean(dim=0)).square().sum(dim=-1).mean().sqrt()
+    assert size.item() == pytest.approx(2 * RMS_SHARE, rel=0.01)
+
+
+def test_a_saved_network_predicts_the_same_after_loading(network: MaskHand, tmp_path: Path) -> None:
+    path, layer = tmp_path / 'maskhand.safetensors', HandLayer(load_hand_model())
+    save_weights(path, network, describe(network, {'name': 'open', 'sha256': '0'}))
+    loaded, description = load_maskhand(path)
+    assert loaded.configuration == SMALL and description['hand_model']['name'] == 'open'
+    cues, images = _cues(3), torch.rand(3, 3, 64, 64)
+    ours, theirs = (predict(n, layer, images, cues, steps=2) for n in (network, loaded))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(other, one)
+    assert ours.keypoints.shape == (3, 21, 3) and ours.keypoints[:, 0].abs().max() == 0
+    vq_mano = tmp_path / 'other.safetensors'
+    save_weights(vq_mano, network.vq_mano, {'network': 'vq_mano'})
+    with pytest.raises(FileFormatError, match='not the weights of a MaskHand'):
+        load_maskhand(vq_mano)
 
 
 def test_a_batch_of_two_is_two_batches_of_one(network: MaskHand) -> None:
     images, cues = torch.rand(2, 3, 64, 64), _cues(2)
     cues.present[1] = torch.tensor([False, True, False])
     with torch.no_grad():
-        both_context = network.encoder(images, cues)
+        both_context = network.context(images, cues, _all_seen(2))
         both = sample_tokens(network.decoder, both_context, steps=3)
         for i in range(2):
             one = HandCues(*(t[i : i + 1] for t in cues))
-            context = network.encoder(images[i : i + 1], one)
+            context = network.context(images[i : i + 1], one, _all_seen(1))
             for together, alone in zip(_tensors(both_context), _tensors(context), strict=True):
                 torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-4)
             sampled = sample_tokens(network.decoder, context, steps=3)
@@ -348,9 +428,10 @@ def test_encoder_and_decoder_export(network: MaskHand, like_paper: bool) -> None
     images, cues = torch.rand(1, 3, 64, 64), _cues(1)
     tokens, masked = torch.randint(CODES, (1, TOKENS)), torch.rand(1, TOKENS) < 0.5
     with torch.no_grad():
-        context = exported.encoder(images, cues)
-        encoder = torch.export.export(exported.encoder, (images, cues)).module()
-        for ours, theirs in zip(_tensors(context), _tensors(encoder(images, cues)), strict=True):
+        arguments = (images, cues, _all_seen(1))
+        context = exported.context(*arguments)
+        encoder = torch.export.export(_Context(exported), arguments).module()
+        for ours, theirs in zip(_tensors(context), _tensors(encoder(*arguments)), strict=True):
             torch.testing.assert_close(theirs, ours)
         decoder = torch.export.export(exported.decoder, (context, tokens, masked)).module()
         new_mask = ~masked

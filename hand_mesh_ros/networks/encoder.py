@@ -13,9 +13,6 @@ from torch.nn.functional import interpolate
 
 from hand_mesh_ros.errors import ConfigurationError
 
-#: Statistics of ImageNet's pictures, which nearly all of timm's backbones were made for.
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 #: Operators whose mere names torchvision needs at import.
 _TORCHVISION_OPERATORS = ('nms', 'qnms')
 _torchvision_schemas: list[library.Library] = []
@@ -40,20 +37,49 @@ class ImageEncoder(nn.Module):
         :raises ConfigurationError: timm is missing, or the backbone has no maps at these strides.
         """
         super().__init__()
-        self.register_buffer('mean', torch.tensor(_MEAN)[:, None, None], persistent=False)
-        self.register_buffer('deviation', torch.tensor(_DEVIATION)[:, None, None], persistent=False)
         self.shapes = tuple((image_size // stride, image_size // stride) for stride in strides)
         self.backbone, self.neck = _with_neck(backbone, image_size, strides, width)
+        expected = _timm().get_pretrained_cfg(backbone)
+        for name, values in (('mean', expected.mean), ('deviation', expected.std)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+        #: Whether training leaves the statistics of the backbone's normalisation as they are.
+        self.frozen_statistics = False
+        self.to(memory_format=torch.channels_last)  # twice as fast on a CPU
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps (B,C,S/stride,S/stride) of RGB images (B,3,S,S) float, 0..1."""
-        return self.neck(self.backbone((images - self.mean) / self.deviation))
+        normal = (images - self.mean) / self.deviation
+        return self.neck(self.backbone(normal.contiguous(memory_format=torch.channels_last)))
+
+    def freeze(self, stages: int) -> None:
+        """Keep the first stages of the backbone as they are, its stem being the first.
+
+        :raises ConfigurationError: a backbone that is not of a stem and ``blocks``.
+        """
+        if stages == 0:
+            return
+        blocks = getattr(self.backbone, 'blocks', None)
+        if blocks is None:
+            raise ConfigurationError('this backbone has no stages that can be frozen: frozen_stages: 0')
+        stem = [module for name, module in self.backbone.named_children() if name != 'blocks']
+        for module in [*stem, *blocks[: stages - 1]]:
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """As of any module, but for the backbone's frozen statistics."""
+        super().train(mode)
+        if self.frozen_statistics:
+            self.backbone.eval()
+        return self
 
 
 class _FeaturePyramid(nn.Module):
     def __init__(self, channels: Sequence[int], width: int) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(nn.Conv2d(c, width, kernel_size=1) for c in channels)
+        # Two layers, not the one of the source: the backbone below may be frozen
+        self.laterals = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, width, 1), nn.GELU(), nn.Conv2d(width, width, 1)) for c in channels
+        )
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         maps = [lateral(m) for lateral, m in zip(self.laterals, maps, strict=True)]

@@ -29,8 +29,12 @@ class Attention(nn.Module):
         """(B,Q,C) of queries (B,Q,C) over context (B,S,C); bias (heads,Q,S) is added to the scores."""
         q = self._split(self.queries(queries))
         k, v = (self._split(part) for part in self.keys_values(context).chunk(2, dim=-1))
+        on_cpu = q.device.type == 'cpu'
+        if on_cpu:  # in half precision several times slower there than in float32
+            q, k, v = q.float(), k.float(), v.float()
         mask = None if bias is None else bias[None].to(q.dtype)
-        attended = scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        with torch.autocast(q.device.type, enabled=torch.is_autocast_enabled(q.device.type) and not on_cpu):
+            attended = scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(attended.transpose(1, 2).flatten(2))
 
     def _split(self, tokens: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hand_mesh_ros.networks.maskhand import Decoded, HandContext
+from hand_mesh_ros.networks.context import HandContext
+from hand_mesh_ros.networks.maskhand import Decoded
 
 
 class SampledTokens(NamedTuple):
@@ -22,6 +23,7 @@ class SampledTokens(NamedTuple):
     probabilities: Tensor  #: (B,M,N) of each token in the iteration that chose it
     logits: Tensor  #: (B,M,N,codes) of that iteration
     features: Tensor  #: (B,M,N,C) of that iteration
+    landmarks: Tensor  #: (B,M,21,3) of the last iteration
 
 
 def random_masks(hands: int, tokens: int, generator: torch.Generator) -> Tensor:
@@ -69,10 +71,10 @@ def sample_tokens(
     masked = torch.ones(hands, count, dtype=torch.bool, device=device)
     chosen = None
     for remaining in masked_counts(count, steps):
-        logits, features = decoder(context, tokens, masked)
+        logits, features, landmarks = decoder(context, tokens, masked)
         codes = _draw(logits, temperature, generator)
         probabilities = logits.float().softmax(dim=-1).gather(-1, codes[..., None]).squeeze(-1)
-        new = SampledTokens(codes, probabilities, logits, features)
+        new = SampledTokens(codes, probabilities, logits, features, landmarks)
         chosen = new if chosen is None else _updated(chosen, new, masked)
         tokens = chosen.tokens
         masked = _least_confident(probabilities.masked_fill(~masked, math.inf), remaining)
@@ -107,6 +109,7 @@ def _updated(old: SampledTokens, new: SampledTokens, masked: Tensor) -> SampledT
         probabilities=torch.where(masked, new.probabilities, old.probabilities),
         logits=torch.where(wide, new.logits, old.logits),
         features=torch.where(wide, new.features, old.features),
+        landmarks=new.landmarks,
     )
 
 

@@ -38,7 +38,7 @@ class LoopConfiguration:
     evaluate_every: int = 500  #: steps
     checkpoint_every: int = 500  #: steps
     seed: int = 0
-    precision: Precision = 'float32'  #: of the network on a GPU; a CPU always computes in float32
+    precision: Precision = 'float32'  #: of the network's matrix products; bfloat16 is slow on CPUs without it
 
     def __post_init__(self) -> None:
         for name in ('steps', 'batch_size', 'log_every', 'evaluate_every', 'checkpoint_every'):

@@ -25,7 +25,7 @@ from hand_mesh_ros.networks.weights import save_weights
 from hand_mesh_ros.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from hand_mesh_ros.training.configuration import LoopConfiguration
 from hand_mesh_ros.training.logs import RunLog
-from hand_mesh_ros.training.processes import ProcessGroup
+from hand_mesh_ros.training.processes import ProcessGroup, keep_freed_memory
 
 Batch = TypeVar('Batch')
 
@@ -89,13 +89,15 @@ class Training(Generic[Batch]):
         self._group = group
         self._description = json.loads(json.dumps(description))  # as a checkpoint will give it back
         self._settings = settings
+        if group.device.type == 'cpu':
+            keep_freed_memory()
         self._network: nn.Module = objective.network.to(group.device)
         objective.companions.to(group.device)
         if group.size > 1:
             # Buffers change in after_update, alike in all processes
             self._network = DistributedDataParallel(self._network, broadcast_buffers=False)
         self._optimizer = torch.optim.AdamW(
-            objective.network.parameters(),
+            [p for p in objective.network.parameters() if p.requires_grad],
             lr=configuration.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=configuration.weight_decay,
@@ -157,7 +159,7 @@ class Training(Generic[Batch]):
         torch.manual_seed((c.seed * 1_000_003 + self._step) * self._group.size + self._group.rank)
         self._network.train()
         device = self._group.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=device == 'cuda' and c.precision == 'bfloat16'):
+        with torch.autocast(device, torch.bfloat16, enabled=c.precision == 'bfloat16'):
             losses = self._objective.losses(self._network, batch)
         self._optimizer.zero_grad(set_to_none=True)
         losses['loss'].backward()

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from hand_mesh_ros.datasets.counter_random import uniforms
 from hand_mesh_ros.datasets.pose_sampler import HandPoses, PoseSampler
 from hand_mesh_ros.errors import ConfigurationError
-from hand_mesh_ros.hand_model.layer import HandLayer, HandLayerOutput, rotation_matrices
+from hand_mesh_ros.hand_model.layer import HandLayer, rotation_matrices
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.networks.vq_mano import NETWORK_NAME, VqMano, VqManoConfiguration, VqManoOutput
 from hand_mesh_ros.training.configuration import LoopConfiguration, require
+from hand_mesh_ros.training.hand_errors import angles_between, posed, thin_hand_layer
 from hand_mesh_ros.training.loop import Training
 from hand_mesh_ros.training.processes import ProcessGroup
 
@@ -150,8 +151,8 @@ class VqManoObjective:
         self._quantised = output
         weights = self._configuration.loss
         with torch.autocast(self._device.type, enabled=False):
-            wanted = _posed(self._thin_layer, batch.rotations, batch.betas)
-            made = _posed(self._thin_layer, output.rotations, batch.betas)
+            wanted = posed(self._thin_layer, batch.rotations, batch.betas)
+            made = posed(self._thin_layer, output.rotations, batch.betas)
             pose = (output.rotations - batch.rotations)[..., :2].abs().mean()
             joints = (made.keypoints - wanted.keypoints).norm(dim=-1).mean()
             vertices = (made.vertices - wanted.vertices).norm(dim=-1).mean()
@@ -208,9 +209,9 @@ class VqManoObjective:
 
     def _errors(self, poses: Poses, rotations: Tensor) -> dict[str, Tensor]:
         """Of each pose (B,): mean distances in millimetres, angles in degrees."""
-        wanted = _posed(self._layer, poses.rotations, poses.betas)
-        made = _posed(self._layer, rotations, poses.betas)
-        angles = _angles_between(poses.rotations, rotations).rad2deg()
+        wanted = posed(self._layer, poses.rotations, poses.betas)
+        made = posed(self._layer, rotations, poses.betas)
+        angles = angles_between(poses.rotations, rotations).rad2deg()
         return {
             'vertex_mm': 1000 * (made.vertices - wanted.vertices).norm(dim=-1).mean(dim=1),
             'keypoint_mm': 1000 * (made.keypoints - wanted.keypoints).norm(dim=-1).mean(dim=1),
@@ -289,31 +290,3 @@ def _drawn(embeddings: Tensor, count: int, seed: int, group: ProcessGroup) -> Te
     own = places - group.rank * len(embeddings)
     mine = (own >= 0) & (own < len(embeddings))
     return torch.where(mine[:, None], embeddings[own.clamp(0, len(embeddings) - 1)], 0.0)
-
-
-def thin_hand_layer(model: HandModel, vertices: int) -> HandLayer:
-    """The hand model's layer with so many of its vertices, the fingertips' first, the rest far apart."""
-    chosen = list(map(int, model.tip_vertices))
-    distances = np.linalg.norm(model.v_template[:, None] - model.v_template[chosen], axis=2).min(axis=1)
-    while len(chosen) < min(vertices, len(model.v_template)):
-        chosen.append(int(distances.argmax()))
-        added = np.linalg.norm(model.v_template - model.v_template[chosen[-1]], axis=1)
-        distances = np.minimum(distances, added)
-    layer = HandLayer(model)
-    layer.v_template = layer.v_template[chosen]
-    layer.weights = layer.weights[chosen]
-    layer.shapedirs = layer.shapedirs.unflatten(1, (-1, 3))[:, chosen].flatten(1)
-    layer.posedirs = layer.posedirs.unflatten(1, (-1, 3))[:, chosen].flatten(1)
-    layer.tip_vertices = torch.arange(len(model.tip_vertices))
-    return layer
-
-
-def _posed(layer: HandLayer, rotations: Tensor, betas: Tensor) -> HandLayerOutput:
-    return layer.from_rotations(rotations, betas, torch.zeros_like(betas[:, :3]))
-
-
-def _angles_between(a: Tensor, b: Tensor) -> Tensor:
-    """Angles (...) in radians between rotations (...,3,3)."""
-    # By the chord, not the trace: the arc cosine loses small angles in float32
-    chord = (a - b).flatten(-2).norm(dim=-1)
-    return 2 * torch.asin((chord / 8**0.5).clamp(max=1))

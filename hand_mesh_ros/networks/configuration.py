@@ -1,0 +1,57 @@
+"""Size of a MaskHand network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hand_mesh_ros.errors import ConfigurationError
+from hand_mesh_ros.networks.skeleton_graph import KEYPOINTS
+
+
+@dataclass(frozen=True)
+class MaskHandConfiguration:
+    """Size of a MaskHand network. The defaults serve a hand in real time on a CPU.
+
+    :raises ConfigurationError: sizes that make no network.
+    """
+
+    image_size: int = 128  #: side of the crop, pixels
+    backbone: str = 'tf_efficientnet_lite0'  #: of timm
+    strides: tuple[int, ...] = (8, 16, 32)  #: of the maps that the pose attends to
+    width: int = 128
+    heads: int = 4
+    refinement_blocks: int = 1
+    synthesizer_blocks: int = 3
+    sampling_points: int = 2  #: of each head, query and map
+    cue_tokens: int = KEYPOINTS  #: 21, one per keypoint, or 1 for the hand
+    graph_width: int = 64
+    graph_layers: int = 3
+    lifter_width: int = 512
+    lifter_depth: int = 5  #: residual blocks
+
+    def __post_init__(self) -> None:
+        if self.cue_tokens not in (1, KEYPOINTS):
+            raise ConfigurationError(f'cue_tokens is {self.cue_tokens}, must be 1 or {KEYPOINTS}')
+        if self.heads < 1 or self.width % self.heads:
+            raise ConfigurationError(f'width {self.width} does not split into {self.heads} heads')
+        if not self.strides or list(self.strides) != sorted(set(self.strides)) or self.strides[0] < 1:
+            raise ConfigurationError(f'strides are {self.strides}, must be positive and grow')
+        if self.image_size < 1 or any(self.image_size % stride for stride in self.strides):
+            raise ConfigurationError(f'image_size {self.image_size} is no multiple of {self.strides}')
+        for name in ('sampling_points', 'graph_width', 'lifter_width'):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f'{name} is {getattr(self, name)}, must be at least 1')
+
+    @classmethod
+    def paper(cls) -> MaskHandConfiguration:
+        """The paper's ViT-H/16 and one cue token; depth and width are this project's choice."""
+        return cls(
+            image_size=256,
+            backbone='vit_huge_patch16_gap_448',
+            strides=(4, 8, 16),
+            width=512,
+            heads=8,
+            sampling_points=4,
+            synthesizer_blocks=8,
+            cue_tokens=1,
+        )

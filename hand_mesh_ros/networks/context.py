@@ -1,0 +1,138 @@
+"""What a hand's crop and cues tell of it: the context that its pose is predicted in."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hand_mesh_ros.hand_model.keypoints import KEYPOINT_JOINTS
+from hand_mesh_ros.networks.configuration import MaskHandConfiguration
+from hand_mesh_ros.networks.encoder import ImageEncoder
+from hand_mesh_ros.networks.refinement import Attention, FeedForward
+from hand_mesh_ros.networks.skeleton_graph import KEYPOINTS, HandCues, SkeletonGraph
+from hand_mesh_ros.networks.vq_mano import JOINTS
+
+BETAS, CAMERA = 10, 3
+
+#: Keypoint that stands for the place of the whole hand: the middle finger's knuckle.
+_HAND_CENTRE = 9
+
+
+class HandContext(NamedTuple):
+    """All that image and cues say: made once per hand, used by every iteration of the sampling."""
+
+    cue_tokens: Tensor  #: (B,K,C)
+    proposal: Tensor  #: (B,N,C) the pose that the cues alone suggest, token by token
+    prior: Tensor  #: (B,N,codes) logits of that pose
+    references: Tensor  #: (B,K+N,2) where each token looks in the crop, x, y in 0..1 over it
+    values: tuple[Tensor, ...]  #: one per synthesizer block: (B,heads,P,C/heads), P over the maps' pixels
+    finest_map: Tensor  #: (B,H*W,C), row by row
+    betas: Tensor  #: (B,10)
+    camera: Tensor  #: (B,3): see ``prediction.camera_translation``
+
+
+class ContextEncoder(nn.Module):
+    """Image and cues to the context of the pose; shape and camera besides."""
+
+    def __init__(self, configuration: MaskHandConfiguration, tokens: int, code_dim: int) -> None:
+        """Build it with random weights.
+
+        :param tokens: N, of a pose.
+        :param code_dim: D, of the codebook.
+        """
+        super().__init__()
+        c = configuration
+        self.configuration = c
+        self.image_encoder = ImageEncoder(c.backbone, c.image_size, c.strides, c.width)
+        areas = [height * width for height, width in self.image_encoder.shapes]
+        self.finest_area, self.coarsest_area = areas[0], areas[-1]
+        self.pixel_position = nn.Parameter(torch.randn(sum(areas), c.width) * 0.02)
+        #: What every pixel of the maps shows where there is no image.
+        self.no_image = nn.Parameter(torch.randn(c.width) * 0.1)
+        self.map_norm = nn.LayerNorm(c.width)
+        self.values = nn.Linear(c.width, c.synthesizer_blocks * c.width)
+        self.skeleton = SkeletonGraph(c.graph_width, c.graph_layers)
+        nodes_of_token = KEYPOINTS // c.cue_tokens
+        self.cue_token = nn.Linear(nodes_of_token * c.graph_width, c.width)
+        self.proposal = nn.Linear(code_dim, c.width)
+        #: Where keypoints without a cue are looked for; through a sigmoid, so the crop's middle at first.
+        self.unseen_place = nn.Parameter(torch.zeros(KEYPOINTS, 2))
+        cue_keypoints = range(KEYPOINTS) if c.cue_tokens == KEYPOINTS else (_HAND_CENTRE,)
+        token_keypoints = (KEYPOINT_JOINTS.index(joint) for joint in token_joints(tokens))
+        self.reference_keypoints = [*cue_keypoints, *token_keypoints]
+        self.shape_camera = ShapeCameraHead(c.width, c.heads)
+
+    def forward(
+        self,
+        images: Tensor,
+        cues: HandCues,
+        image_present: Tensor,
+        embeddings: Tensor,
+        prior: Tensor,
+    ) -> HandContext:
+        """Context of images and cues.
+
+        :param images: (B,3,S,S) float RGB, 0..1.
+        :param image_present: (B,) bool: the image branch is off where this is False.
+        :param embeddings: (B,N,D) of the pose that the cues suggest, with ``prior`` (B,N,codes) its logits.
+        """
+        maps = [m.flatten(2).transpose(1, 2) for m in self.image_encoder(images)]
+        seen = torch.where(image_present[:, None, None], torch.cat(maps, dim=1), self.no_image)
+        pyramid = self.map_norm(seen + self.pixel_position)
+        nodes = self.skeleton(cues)
+        cue_tokens = self.cue_token(nodes.reshape(nodes.shape[0], self.configuration.cue_tokens, -1))
+        betas, camera = self.shape_camera(torch.cat([pyramid[:, -self.coarsest_area :], cue_tokens], dim=1))
+        return HandContext(
+            cue_tokens=cue_tokens,
+            proposal=self.proposal(embeddings),
+            prior=prior,
+            references=keypoint_places(cues, self.unseen_place)[:, self.reference_keypoints],
+            values=self._split_values(pyramid),
+            finest_map=pyramid[:, : self.finest_area],
+            betas=betas,
+            camera=camera,
+        )
+
+    def _split_values(self, pyramid: Tensor) -> tuple[Tensor, ...]:
+        c = self.configuration
+        values = self.values(pyramid).unflatten(-1, (c.synthesizer_blocks, c.heads, -1))
+        return values.permute(2, 0, 3, 1, 4).contiguous().unbind()
+
+
+class ShapeCameraHead(nn.Module):
+    """Shape and camera, by two learned queries over the coarsest map and the cues."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(1, 2, width) * 0.1)
+        self.attention = Attention(width, heads)
+        self.norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width)
+        self.betas, self.camera = nn.Linear(width, BETAS), nn.Linear(width, CAMERA)
+        for head in (self.betas, self.camera):  # both begin at zero: the mean hand, in the crop's middle
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Betas (B,10) and camera (B,3) of a context (B,S,C)."""
+        queries = self.queries.expand(context.shape[0], -1, -1)
+        found = queries + self.attention(queries, context)
+        shape, camera = (found + self.feed_forward(self.norm(found))).unbind(dim=1)
+        return self.betas(shape), self.camera(camera)
+
+
+def keypoint_places(cues: HandCues, unseen_place: Tensor) -> Tensor:
+    """(B,21,2) in 0..1 over the crop: the keypoints where the cues have them, or where they usually are.
+
+    :param unseen_place: (21,2), the latter before a sigmoid.
+    """
+    seen = (cues.keypoints + 1) / 2
+    places = torch.where(cues.keypoint_present[..., None], seen, unseen_place.sigmoid())
+    return places.clamp(0, 1)
+
+
+def token_joints(tokens: int) -> list[int]:
+    """The hand model's joint that each token of a pose tells of."""
+    return [token * JOINTS // tokens for token in range(tokens)]

@@ -1,0 +1,60 @@
+"""From a detector's cues alone to a whole pose: the guess that the masked transformer starts from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hand_mesh_ros.networks.rotations import matrices_from_six
+from hand_mesh_ros.networks.skeleton_graph import CUE_FEATURES, KEYPOINTS, HandCues
+from hand_mesh_ros.networks.vq_mano import JOINTS
+
+BETAS = 10
+
+_SIX = 6  #: numbers of a rotation
+
+
+class LiftedHand(NamedTuple):
+    """What the cues suggest."""
+
+    rotations: Tensor  #: (B,16,3,3) each joint against its parent, the wrist's against the crop camera first
+    betas: Tensor  #: (B,10)
+
+
+class Lifter(nn.Module):
+    """A residual network over all cues at once (J. Martinez et al., "A simple yet effective baseline for
+    3d human pose estimation", 2017, with layer normalisation)."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.entry = nn.Linear(KEYPOINTS * CUE_FEATURES, width)
+        self.blocks = nn.ModuleList(_ResidualBlock(width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.exit = nn.Linear(width, JOINTS * _SIX + BETAS)
+        with torch.no_grad():  # begins near no rotation
+            self.exit.weight.mul_(0.1)
+            self.exit.bias.zero_()
+            self.exit.bias[: JOINTS * _SIX].view(JOINTS, _SIX)[:, [0, 4]] = 1.0
+
+    def forward(self, cues: HandCues) -> LiftedHand:
+        """The hand of cues."""
+        x = self.entry(cues.features().flatten(1))
+        for block in self.blocks:
+            x = block(x)
+        numbers, betas = self.exit(self.norm(x)).split([JOINTS * _SIX, BETAS], dim=1)
+        return LiftedHand(matrices_from_six(numbers.float().unflatten(1, (JOINTS, _SIX))), betas)
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+        )
+        nn.init.zeros_(self.layers[-1].weight)
+        nn.init.zeros_(self.layers[-1].bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)

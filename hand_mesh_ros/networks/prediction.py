@@ -1,0 +1,101 @@
+"""Crops and cues to hands: everything between a network's input and what is made of its output."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hand_mesh_ros.crop_view import RMS_SHARE
+from hand_mesh_ros.hand_model.layer import HandLayer
+from hand_mesh_ros.networks.maskhand import MaskHand
+from hand_mesh_ros.networks.sampling import sample_tokens
+from hand_mesh_ros.networks.skeleton_graph import HandCues
+
+#: Metres; no hand's keypoints lie closer together than this.
+_SMALLEST_SPREAD = 1e-3
+
+
+class HandPrediction(NamedTuple):
+    """Right hands as the network sees them, in their crops' cameras; M hypotheses of each of B hands."""
+
+    rotations: Tensor  #: (B*M,16,3,3) each joint against its parent, the wrist's against the camera first
+    betas: Tensor  #: (B*M,10)
+    keypoints: Tensor  #: (B*M,21,3) metres, from the wrist
+    log_variance: Tensor  #: (B*M,21) of each keypoint's error, square centimetres; not calibrated
+    camera: Tensor  #: (B*M,3): see ``camera_translation``
+    landmarks: Tensor  #: (B*M,21,2) where the image shows the keypoints, -1..1 over the crop
+
+
+@torch.no_grad()
+def predict(
+    network: MaskHand,
+    layer: HandLayer,
+    images: Tensor,
+    cues: HandCues,
+    *,
+    steps: int = 5,
+    hypotheses: int = 1,
+    temperature: float = 0.0,
+    generator: torch.Generator | None = None,
+    use_image: bool = True,
+) -> HandPrediction:
+    """Hands of images (B,3,S,S) float RGB, 0..1, and cues.
+
+    :param layer: of the right hand's model.
+    :param steps: iterations of the sampling.
+    :param hypotheses: M; they differ only at a temperature above zero.
+    :param temperature: of the drawing of tokens; 0 takes the mixtures of codes that the logits say.
+    :param use_image: False switches the image branch off.
+    """
+    present = torch.full((len(images),), use_image, device=images.device)
+    context = network.context(images, cues, present)
+    sampled = sample_tokens(network.decoder, context, steps, hypotheses, temperature, generator)
+    logits, features, landmarks = (
+        t.flatten(0, 1) for t in (sampled.logits, sampled.features, sampled.landmarks)
+    )
+    if temperature == 0.0:
+        rotations = network.rotations(logits)
+    else:
+        rotations = network.vq_mano.decode_indices(sampled.tokens.flatten(0, 1))
+    betas, camera = (t.repeat_interleave(hypotheses, dim=0) for t in (context.betas, context.camera))
+    cues = HandCues(*(t.repeat_interleave(hypotheses, dim=0) for t in cues))
+    finest_map = context.finest_map.repeat_interleave(hypotheses, dim=0)
+    keypoints = keypoints_from_wrist(layer, rotations, betas)
+    projected = weak_projection(camera, keypoints)
+    log_variance = network.confidence(logits, features, finest_map, cues, projected, keypoints)
+    return HandPrediction(rotations, betas, keypoints, log_variance, camera, landmarks[..., :2])
+
+
+def keypoints_from_wrist(layer: HandLayer, rotations: Tensor, betas: Tensor) -> Tensor:
+    """Keypoints (B,21,3), metres, from the wrist's, of rotations (B,16,3,3) and betas (B,10)."""
+    keypoints = layer.from_rotations(rotations, betas, torch.zeros_like(betas[:, :3])).keypoints
+    return keypoints - keypoints[:, :1]
+
+
+def camera_translation(camera: Tensor, keypoints: Tensor, focal_share: Tensor) -> Tensor:
+    """Translation (B,3), metres, of keypoints (B,21,3), so that the crop shows them where ``camera`` says.
+
+    ``camera`` (B,3) holds the logarithm of the distance, against that at which a crop shows a hand in its
+    usual size, and the place x, y of the keypoints' mean, -1..1 over the crop.
+
+    :param focal_share: (B,) focal length of the crop's camera over half its side.
+    """
+    mean = keypoints.mean(dim=1)
+    depth = camera[:, 0].exp() * focal_share * _spread(keypoints) / (2 * RMS_SHARE)
+    centre = torch.cat([camera[:, 1:] * (depth / focal_share)[:, None], depth[:, None]], dim=1)
+    return centre - mean
+
+
+def weak_projection(camera: Tensor, keypoints: Tensor) -> Tensor:
+    """Where the crop shows keypoints (B,21,3), -1..1 over it: (B,21,2), without perspective."""
+    offsets = keypoints[..., :2] - keypoints[..., :2].mean(dim=1, keepdim=True)
+    scale = (2 * RMS_SHARE) * (-camera[:, 0]).exp() / _spread(keypoints)
+    return camera[:, None, 1:] + offsets * scale[:, None, None]
+
+
+def _spread(keypoints: Tensor) -> Tensor:
+    """(B,) root mean square distance of keypoints (B,21,3) from their mean, across the optical axis."""
+    offsets = keypoints[..., :2] - keypoints[..., :2].mean(dim=1, keepdim=True)
+    return offsets.square().sum(dim=-1).mean(dim=1).sqrt().clamp(min=_SMALLEST_SPREAD)

@@ -1,0 +1,284 @@
+"""Training of MaskHand: tokens from corrupted tokens, image and cues, through the hand model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from hand_mesh_ros.errors import ConfigurationError
+from hand_mesh_ros.hand_model.layer import HandLayer
+from hand_mesh_ros.hand_model.model import HandModel
+from hand_mesh_ros.networks.configuration import MaskHandConfiguration
+from hand_mesh_ros.networks.maskhand import MaskHand, MaskHandOutput, describe, load_maskhand
+from hand_mesh_ros.networks.prediction import camera_translation, predict, weak_projection
+from hand_mesh_ros.networks.sampling import random_masks
+from hand_mesh_ros.networks.skeleton_graph import HandCues
+from hand_mesh_ros.networks.vq_mano import load_vq_mano
+from hand_mesh_ros.training.configuration import LoopConfiguration, require
+from hand_mesh_ros.training.hand_errors import aligned_errors, posed, thin_hand_layer
+from hand_mesh_ros.training.lifter import lifter_sizes, load_lifter
+from hand_mesh_ros.training.loop import Training
+from hand_mesh_ros.training.pretrained import load_imagenet_weights
+from hand_mesh_ros.training.processes import ProcessGroup
+from hand_mesh_ros.training.samples import SampleMaker, Samples, batches
+from hand_mesh_ros.training.vq_mano import HELD_OUT_SEED
+
+#: Hands that are evaluated at once.
+_EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class MaskHandLossWeights:
+    """Weights of the terms of the loss.
+
+    :raises ConfigurationError: a negative weight.
+    """
+
+    tokens: float = 0.1  #: of the cross entropy of masked and wrong tokens, nats
+    pose: float = 5.0  #: of the mean difference between entries of rotation matrices
+    joints: float = 100.0  #: of the mean distance between keypoints, from the wrist, in metres
+    vertices: float = 50.0  #: of the mean distance between vertices, from the wrist, in metres
+    projection: float = 5.0  #: of the mean distance between keypoints in the crop, half sides
+    landmarks: float = 10.0  #: of the mean difference between landmarks, half sides
+    betas: float = 0.02  #: of the mean squared difference
+    confidence: float = 0.1  #: of the negative log-likelihood of the errors
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            require(self, name, at_least=0)
+
+
+@dataclass(frozen=True)
+class CorruptionConfiguration:
+    """What is hidden from the network, or wrong.
+
+    :raises ConfigurationError: shares that are none.
+    """
+
+    all_masked: float = 0.4  #: share of hands with every token masked; the others follow the cosine
+    wrong_tokens: float = 0.5  #: highest share of known tokens that come from the cues instead of the truth
+    no_image: float = 0.1  #: share of hands without an image
+    no_cues: float = 0.03  #: share of hands without any cue, besides those that lack some
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            require(self, name, at_least=0, below=1.0001)
+
+
+@dataclass(frozen=True)
+class MaskHandTrainingConfiguration:
+    """All of ``config/training/maskhand.yaml``.
+
+    :raises ConfigurationError: numbers out of their range.
+    """
+
+    vq_mano: str = 'runs/vq_mano/best.safetensors'  #: of ``hand-mesh train vq-mano``
+    lifter: str = 'runs/lifter/best.safetensors'  #: of ``hand-mesh train lifter``
+    begin_with: str = ''  #: weights of an earlier run of the same network, to go on with
+    network: MaskHandConfiguration = field(default_factory=MaskHandConfiguration)
+    pretrained: bool = True  #: begin with a backbone that was trained on photographs
+    frozen_stages: int = 8  #: of the backbone, the stem counting as one; they stay as they were
+    residuals: bool = True  #: mix errors of a real detector into the cues
+    loop: LoopConfiguration = field(default_factory=LoopConfiguration)
+    loss: MaskHandLossWeights = field(default_factory=MaskHandLossWeights)
+    corruption: CorruptionConfiguration = field(default_factory=CorruptionConfiguration)
+    loss_vertices: int = 64  #: of the hand model that enter the loss, spread over the hand
+    workers: int = 1  #: processes that render; 0 for none
+    held_out_samples: int = 512
+
+    def __post_init__(self) -> None:
+        require(self, 'loss_vertices', at_least=5)
+        require(self, 'held_out_samples', at_least=1)
+        for name in ('workers', 'frozen_stages'):
+            require(self, name, at_least=0)
+        if self.loop.seed >= HELD_OUT_SEED:
+            raise ConfigurationError(f'seed is {self.loop.seed}, must be below {HELD_OUT_SEED}')
+
+
+def train_maskhand(
+    configuration: MaskHandTrainingConfiguration,
+    model: HandModel,
+    folder: Path,
+    group: ProcessGroup,
+    resume: bool,
+) -> bool:
+    """Train in a folder (see ``Training``); returns False where SIGTERM ended it early."""
+    objective = MaskHandObjective(configuration, model, group.device)
+    description = describe(objective.network, {'name': model.name, 'sha256': model.sha256})
+    settings = asdict(configuration)
+    return Training(objective, configuration.loop, folder, group, description, settings).run(resume)
+
+
+class MaskHandObjective:
+    """What MaskHand is trained on and for: an ``Objective``."""
+
+    criterion = 'aligned_mm'
+
+    def __init__(
+        self, configuration: MaskHandTrainingConfiguration, model: HandModel, device: torch.device
+    ) -> None:
+        c = configuration
+        self._configuration, self._device = c, device
+        self.network = build_network(c)
+        self.companions = nn.Module()
+        self._layer = HandLayer(model).to(device)
+        self._thin_layer = thin_hand_layer(model, c.loss_vertices).to(device)
+        size = c.network.image_size
+        self._maker = SampleMaker(model, c.loop.seed, size, c.residuals, pictures=True)
+        held_out = SampleMaker(model, HELD_OUT_SEED, size, c.residuals, pictures=True)
+        self._held_out = held_out[np.arange(c.held_out_samples)]
+
+    def batches(self, first_step: int, group: ProcessGroup) -> Iterator[Samples]:
+        """Pictures and cues that no step before had."""
+        c = self._configuration
+        for samples in batches(self._maker, first_step, c.loop.batch_size, group, c.workers):
+            yield samples.to(self._device)
+
+    def losses(self, network: nn.Module, batch: Samples) -> dict[str, Tensor]:
+        """The weighted sum ``loss``, and its terms before they are weighted."""
+        assert batch.images is not None  # the maker renders
+        truth, tokens, masked = self._corrupted(batch)
+        cues, present = self._without_some(batch.cues)
+        output: MaskHandOutput = network(batch.images.float() / 255, cues, present, tokens, masked)
+        with torch.autocast(self._device.type, enabled=False):
+            terms = self._terms(output, batch, cues, (truth, tokens, masked))
+        weights = asdict(self._configuration.loss)
+        loss = sum(
+            (weights[name] * term for name, term in terms.items()), torch.zeros((), device=self._device)
+        )
+        return {'loss': loss, **terms}
+
+    def after_update(self, step: int, group: ProcessGroup) -> None:
+        """Nothing to do."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Errors on the held-out hands: see ``_EVALUATIONS``; ``aligned_mm`` is of all that is shipped."""
+        figures = {}
+        for name, (steps, use_image) in _EVALUATIONS.items():
+            totals = {'aligned_mm': 0.0, 'keypoint_mm': 0.0, 'landmarks': 0.0}
+            count = self._configuration.held_out_samples
+            for start in range(0, count, _EVALUATION_BATCH):
+                part = self._held_out.part(start, min(start + _EVALUATION_BATCH, count)).to(self._device)
+                assert part.images is not None  # the maker renders
+                hands = predict(
+                    self.network,
+                    self._layer,
+                    part.images.float() / 255,
+                    part.cues,
+                    steps=steps,
+                    use_image=use_image,
+                )
+                landmarks = (hands.landmarks - part.landmarks[..., :2]).norm(dim=-1).mean(dim=1)
+                of_hands = {
+                    'aligned_mm': 1000 * aligned_errors(hands.keypoints, part.keypoints).mean(dim=1),
+                    'keypoint_mm': 1000 * (hands.keypoints - part.keypoints).norm(dim=-1).mean(dim=1),
+                    'landmarks': landmarks,
+                }
+                for figure, values in of_hands.items():
+                    totals[figure] += values.sum().item() / count
+            figures |= {figure + name: value for figure, value in totals.items()}
+        return figures
+
+    def _corrupted(self, batch: Samples) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens of the true poses, those that the network is given, and which of them it does not see."""
+        c, vq_mano = self._configuration.corruption, self.network.vq_mano
+        with torch.no_grad():
+            truth = vq_mano.encode(batch.rotations)
+            suggested = vq_mano.encode(self.network.lifter(batch.cues).rotations)
+        hands, count = truth.shape
+        generator = torch.Generator(self._device).manual_seed(int(torch.randint(2**62, ()).item()))
+
+        def draws(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=generator, device=self._device)
+
+        wrong = draws(hands, count) < c.wrong_tokens * draws(hands, 1)
+        masked = random_masks(hands, count, generator) | (draws(hands, 1) < c.all_masked)
+        return truth, torch.where(wrong, suggested, truth), masked
+
+    def _without_some(self, cues: HandCues) -> tuple[HandCues, Tensor]:
+        """Cues, some hands having none, and which hands have their images: all those without cues do."""
+        c = self._configuration.corruption
+        hands = len(cues.present)
+        blind = torch.rand(hands, device=self._device) < c.no_image
+        alone = (torch.rand(hands, device=self._device) < c.no_cues) & ~blind
+        return cues._replace(present=cues.present & ~alone[:, None]), ~blind
+
+    def _terms(
+        self, output: MaskHandOutput, batch: Samples, cues: HandCues, tokens: tuple[Tensor, Tensor, Tensor]
+    ) -> dict[str, Tensor]:
+        truth, given, masked = tokens
+        context, decoded, rotations = output
+        wanted = posed(self._thin_layer, batch.rotations, batch.betas)
+        made = posed(self._thin_layer, rotations, batch.betas)
+        keypoints, vertices = (points - made.keypoints[:, :1] for points in (made.keypoints, made.vertices))
+        true_vertices = wanted.vertices - wanted.keypoints[:, :1]
+        predicted = (masked | (given != truth)).float()
+        entropy = cross_entropy(decoded.logits.transpose(1, 2), truth, reduction='none')
+        camera = context.camera.float()
+        moved = keypoints + camera_translation(camera, keypoints, batch.focal_share)[:, None]
+        seen = moved[..., :2] / moved[..., 2:].clamp(min=1e-2) * batch.focal_share[:, None, None]
+        log_variance = self._log_variance(output, cues, keypoints, camera)
+        squared_cm = (100 * aligned_errors(keypoints, batch.keypoints)).square()
+        return {
+            'tokens': (entropy * predicted).sum() / predicted.sum().clamp(min=1),
+            'pose': (rotations - batch.rotations)[..., :2].abs().mean(),
+            'joints': (keypoints - batch.keypoints).norm(dim=-1).mean(),
+            'vertices': (vertices - true_vertices).norm(dim=-1).mean(),
+            'projection': (seen - batch.landmarks[..., :2]).norm(dim=-1).clamp(max=1).mean(),
+            'landmarks': (decoded.landmarks - batch.landmarks).abs().clamp(max=1).mean(),
+            'betas': (context.betas.float() - batch.betas).square().mean(),
+            # Of a normal distribution in space, whose variance is a third of the squared distance's mean
+            'confidence': (log_variance + squared_cm / 3 * (-log_variance).exp()).mean(),
+        }
+
+    def _log_variance(
+        self, output: MaskHandOutput, cues: HandCues, keypoints: Tensor, camera: Tensor
+    ) -> Tensor:
+        context, decoded, _ = output
+        predicted = self.network.confidence(
+            decoded.logits,
+            decoded.features.float(),
+            context.finest_map.float(),
+            cues,
+            weak_projection(camera, keypoints),
+            keypoints,
+        )
+        return predicted.clamp(-6, 6)
+
+
+#: What is evaluated: ending of the figures' names, iterations of the sampling, and whether with the image.
+_EVALUATIONS = {'': (5, True), '_one_step': (1, True), '_no_image': (1, False)}
+
+
+def build_network(configuration: MaskHandTrainingConfiguration) -> MaskHand:
+    """The network as training begins with it.
+
+    :raises ConfigurationError: the lifter is of another size, or there are no such pretrained weights.
+    :raises FileFormatError: the files of VQ-MANO, of the lifter or of an earlier run are none.
+    """
+    c = configuration
+    if c.begin_with:
+        network, _ = load_maskhand(Path(c.begin_with))
+        if network.configuration != c.network:
+            raise ConfigurationError(f'begin_with is of {network.configuration}, network says {c.network}')
+        network.requires_grad_(True)
+        network.vq_mano.requires_grad_(False)
+        network.lifter.requires_grad_(False)
+    else:
+        torch.manual_seed(c.loop.seed)
+        lifter = load_lifter(Path(c.lifter))
+        sizes = replace(c.network, **lifter_sizes(lifter))
+        network = MaskHand(sizes, load_vq_mano(Path(c.vq_mano)))
+        network.lifter = lifter
+        if c.pretrained:
+            load_imagenet_weights(network.encoder.image_encoder.backbone, c.network.backbone)
+    encoder = network.encoder.image_encoder
+    encoder.frozen_statistics = c.pretrained or bool(c.begin_with)
+    encoder.freeze(c.frozen_stages)
+    return network

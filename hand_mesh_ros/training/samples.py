@@ -1,0 +1,139 @@
+"""Synthetic hands as tensors: batches for training, made by other processes, and the held-out ones."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from hand_mesh_ros.datasets.residuals import ResidualBank
+from hand_mesh_ros.datasets.synthetic import SyntheticHands
+from hand_mesh_ros.hand_model.layer import rotation_matrices
+from hand_mesh_ros.hand_model.model import HandModel
+from hand_mesh_ros.networks.skeleton_graph import HandCues
+from hand_mesh_ros.training.processes import ProcessGroup
+
+
+class Samples(NamedTuple):
+    """Hands to learn from; see ``SyntheticSample``."""
+
+    images: Tensor | None  #: (B,3,S,S) uint8 RGB; None where only cues were made
+    cues: HandCues
+    rotations: Tensor  #: (B,16,3,3) each joint against its parent, the wrist's against the crop camera first
+    betas: Tensor  #: (B,10)
+    keypoints: Tensor  #: (B,21,3) metres, from the wrist
+    landmarks: Tensor  #: (B,21,3) keypoints in the crop, -1..1, and true depth behind the wrist, half sides
+    root_depth_m: Tensor  #: (B,)
+    focal_share: Tensor  #: (B,) focal length over half the crop's side
+
+    def to(self, device: torch.device) -> Samples:
+        """The same on another device."""
+        cues = HandCues(*(t.to(device, non_blocking=True) for t in self.cues))
+        others = {
+            name: None if value is None else value.to(device, non_blocking=True)
+            for name, value in self._asdict().items()
+            if name != 'cues'
+        }
+        return Samples(cues=cues, **others)
+
+    def part(self, start: int, stop: int) -> Samples:
+        """Some of the hands."""
+        cues = HandCues(*(t[start:stop] for t in self.cues))
+        others = {
+            name: None if value is None else value[start:stop]
+            for name, value in self._asdict().items()
+            if name != 'cues'
+        }
+        return Samples(cues=cues, **others)
+
+
+class SampleMaker(Dataset[Samples]):
+    """Batches by the numbers of their samples, in whatever process asks for them."""
+
+    def __init__(self, model: HandModel, seed: int, size: int, residuals: bool, pictures: bool) -> None:
+        """Make samples of one seed.
+
+        :param size: S, side of the crops.
+        :param residuals: whether errors of a real detector are mixed into the cues.
+        :param pictures: False for cues alone, a hundred times as fast.
+        """
+        self._arguments: dict[str, Any] = {'seed': seed, 'size': size, 'model': model}
+        self._residuals, self._pictures, self._size = residuals, pictures, size
+        self._hands: SyntheticHands | None = None
+
+    def __getitem__(self, indices: np.ndarray) -> Samples:  # type: ignore[override]
+        """The samples with these numbers (N,)."""
+        if self._hands is None:  # here, that each process has its own
+            bank = ResidualBank.shipped() if self._residuals else None
+            self._hands = SyntheticHands(residuals=bank, **self._arguments)
+        hands = self._hands
+        return _tensors(hands.batch(indices) if self._pictures else hands.cue_batch(indices), self._size)
+
+
+def batches(
+    maker: SampleMaker, first_step: int, batch_size: int, group: ProcessGroup, workers: int
+) -> Iterator[Samples]:
+    """Batches of samples that no step before had; see ``Objective.batches``.
+
+    :param workers: processes that make them; 0 makes them here.
+    """
+    numbers = (
+        np.arange(batch_size) + (step * group.size + group.rank) * batch_size
+        for step in itertools.count(first_step)
+    )
+    if workers == 0:
+        return (maker[indices] for indices in numbers)
+    # Spawned: a forked copy of a process with running threads may hang
+    loader = DataLoader(
+        maker,
+        sampler=_Numbers(numbers),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4,
+        multiprocessing_context='spawn',
+        worker_init_fn=_one_thread,
+    )
+    return iter(loader)
+
+
+class _Numbers(torch.utils.data.Sampler[np.ndarray]):
+    def __init__(self, numbers: Iterator[np.ndarray]) -> None:
+        self._numbers = numbers
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self._numbers
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _tensors(fields: dict[str, np.ndarray], size: int) -> Samples:
+    def tensor(name: str) -> Tensor:
+        return torch.as_tensor(fields[name])
+
+    vectors = torch.cat([tensor('global_orient'), tensor('hand_pose')], dim=1).unflatten(1, (16, 3))
+    focal_share = tensor('focal_px') * (2 / size)
+    unit = (tensor('keypoints_2d') - (size - 1) / 2) * (2 / size)
+    depth = tensor('keypoints_3d')[..., 2] / tensor('root_depth_m')[:, None] * focal_share[:, None]
+    return Samples(
+        images=tensor('image').permute(0, 3, 1, 2) if 'image' in fields else None,
+        cues=HandCues(
+            keypoints=tensor('cue_keypoints'),
+            confidence=tensor('cue_confidence'),
+            relative_depth=tensor('cue_relative_depth'),
+            world=tensor('cue_world'),
+            present=tensor('cue_present'),
+        ),
+        rotations=rotation_matrices(vectors),
+        betas=tensor('betas'),
+        keypoints=tensor('keypoints_3d'),
+        landmarks=torch.cat([unit, depth[..., None]], dim=-1),
+        root_depth_m=tensor('root_depth_m'),
+        focal_share=focal_share,
+    )
