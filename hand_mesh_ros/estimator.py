@@ -18,6 +18,7 @@ from hand_mesh_ros.hand import Hand, Side
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.image import checked_rgb
+from hand_mesh_ros.inference.network import DEFAULT_STEPS
 from hand_mesh_ros.reconstruction import METHODS, make_reconstructor
 
 
@@ -27,7 +28,9 @@ class Estimate:
 
     hands: tuple[Hand, ...]  #: by falling score; with boxes, in the order of the boxes
     unresolved: tuple[Detection, ...]  #: detections that gave no hand, e.g. a box without landmarks
-    timing_ms: dict[str, float]  #: milliseconds by stage: detect, reconstruct, total
+    #: milliseconds by stage: detect, reconstruct, total; within reconstruct, where the method is a network's,
+    #: network: from the crops to the vertices, of all hands together
+    timing_ms: dict[str, float]
 
 
 class HandMeshEstimator:
@@ -46,16 +49,23 @@ class HandMeshEstimator:
         method: str = METHODS[0],
         *,
         hand_model: Path | str | None = None,
+        weights: Path | str | None = None,
+        sampling_steps: int = DEFAULT_STEPS,
+        threads: int = 0,
         max_hands: int = 2,
         min_score: float = 0.5,
         streaming: bool = False,
         hand_length_m: float | None = None,
         detector: Detector | None = None,
     ) -> None:
-        """Load the hand model and the detector.
+        """Load the hand model, the detector and the method.
 
-        :param method: one of ``reconstruction.METHODS``.
+        :param method: one of ``reconstruction.METHODS``: ``maskhand``, which needs PyTorch, or ``fit``.
         :param hand_model: a MANO .pkl or .npz of yours; None for the open model of the package.
+        :param weights: of ``maskhand``, a file that ``hand-mesh train maskhand`` wrote; None for that of the
+            package.
+        :param sampling_steps: of ``maskhand``, iterations of the sampling of a pose, 1 to 16.
+        :param threads: that PyTorch may use in the whole process; 0 for its default, all cores.
         :param max_hands: the most hands to look for in one image.
         :param min_score: how sure the detector must be that it sees a hand, 0..1; the score of the
             reconstruction, ``Hand.score``, may be lower.
@@ -64,8 +74,8 @@ class HandMeshEstimator:
         :param hand_length_m: length of the hands to expect, crease of the wrist to tip of the middle finger,
             flat; None for the model's mean hand.
         :param detector: instead of MediaPipe Hands.
-        :raises ConfigurationError: a setting that cannot work.
-        :raises FileFormatError: a hand model file that is none.
+        :raises ConfigurationError: a setting that cannot work, or a method whose requirements are missing.
+        :raises FileFormatError: a file of a hand model or of weights that is none.
         """
         path = None if hand_model is None else Path(hand_model)
         self.models: dict[Side, HandModel] = {
@@ -73,7 +83,17 @@ class HandMeshEstimator:
             'left': load_hand_model(path, 'left'),
         }
         self.faces: dict[Side, np.ndarray] = {side: model.faces for side, model in self.models.items()}
-        self._reconstructor = make_reconstructor(method, self.models, hand_length_m)
+        self.method = method
+        self._reconstructor = make_reconstructor(
+            method,
+            self.models,
+            hand_length_m,
+            weights=None if weights is None else Path(weights),
+            sampling_steps=sampling_steps,
+            threads=threads,
+        )
+        self.backend = self._reconstructor.backend
+        self.weights_hash = self._reconstructor.weights_hash
         self._detector = detector or MediaPipeDetector(
             max_hands=max_hands, min_score=min_score, streaming=streaming
         )
@@ -97,6 +117,7 @@ class HandMeshEstimator:
         detections = self._detector.detect(image, boxes)
         detected = time.perf_counter()
         hands, unresolved = [], []
+        parts_ms = dict.fromkeys(self._reconstructor.timing_ms, 0.0)
         for detection in detections:
             try:
                 hand = self._reconstructor.reconstruct(image, camera, detection)
@@ -106,6 +127,8 @@ class HandMeshEstimator:
                 unresolved.append(detection)
             else:
                 hands.append(hand)
+                for part, ms in self._reconstructor.timing_ms.items():
+                    parts_ms[part] += ms
         if boxes is None:
             hands.sort(key=lambda hand: -hand.score)
         end = time.perf_counter()
@@ -113,6 +136,7 @@ class HandMeshEstimator:
             'detect': 1e3 * (detected - start),
             'reconstruct': 1e3 * (end - detected),
             'total': 1e3 * (end - start),
+            **parts_ms,
         }
         return Estimate(tuple(hands), tuple(unresolved), timing_ms)
 

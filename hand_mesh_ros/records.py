@@ -9,10 +9,9 @@ import numpy as np
 
 from hand_mesh_ros import __version__
 from hand_mesh_ros.camera import Camera
-from hand_mesh_ros.estimator import Estimate
-from hand_mesh_ros.hand import Hand, Side
+from hand_mesh_ros.estimator import Estimate, HandMeshEstimator
+from hand_mesh_ros.hand import Hand
 from hand_mesh_ros.hand_model.keypoints import JOINT_NAMES, KEYPOINT_NAMES
-from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.sources import Frame
 
 #: Digits kept after the decimal point: a micrometre, a micropixel, a microradian.
@@ -41,16 +40,18 @@ def frame_record(
     return record
 
 
-def run_record(method: str, models: dict[Side, HandModel]) -> dict[str, Any]:
+def run_record(estimator: HandMeshEstimator) -> dict[str, Any]:
     """What all frames of a run have in common: without it, parameters and vertices mean nothing."""
-    model = models['right']
+    model = estimator.models['right']
     return {
         'version': __version__,
-        'method': method,
+        'method': estimator.method,
+        'backend': estimator.backend,
+        'weights_hash': estimator.weights_hash,
         'hand_model': {'name': model.name, 'license': model.license, 'sha256': model.sha256},
         'keypoints': KEYPOINT_NAMES,
         'joints': JOINT_NAMES,
-        'faces': {side: models[side].faces.tolist() for side in models},
+        'faces': {side: faces.tolist() for side, faces in estimator.faces.items()},
     }
 
 

@@ -14,7 +14,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 #: Parameters of the node that are launch arguments, too.
-ARGUMENT_PARAMETERS = ('image_transport', 'tf_prefix')
+ARGUMENT_PARAMETERS = ('image_transport', 'method', 'tf_prefix')
 
 
 def in_share(*names):
@@ -84,6 +84,12 @@ def generate_launch_description():
             default_value='',
             choices=['', 'raw', 'compressed'],
             description='Which images to take. Empty for what params_file says.',
+        ),
+        DeclareLaunchArgument(
+            'method',
+            default_value='',
+            choices=['', 'maskhand', 'fit'],
+            description='How hands are reconstructed; fit needs no PyTorch. Empty for what params_file says.',
         ),
         DeclareLaunchArgument(
             'hand_boxes',

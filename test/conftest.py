@@ -49,3 +49,11 @@ def real_images() -> Path:
     if not folder.is_dir():
         pytest.skip(f'needs photographs of hands, which are not in the repository: {folder}')
     return folder
+
+
+@pytest.fixture(scope='session')
+def maskhand_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights for the method maskhand, of a small network that has learned nothing."""
+    from maskhand_file import write_maskhand
+
+    return write_maskhand(tmp_path_factory.mktemp('weights') / 'maskhand.safetensors')

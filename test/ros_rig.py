@@ -124,7 +124,8 @@ class NodeProcess(subprocess.Popen[bytes]):
         self, namespace: str, parameters: Sequence[str], environment: Mapping[str, str], log: Path
     ) -> None:
         command = [sys.executable, '-m', 'hand_mesh_ros.ros.node', '--ros-args', '-r', f'__ns:={namespace}']
-        for parameter in parameters:
+        # Most tests are about what is around the method. One given by parameters comes later, and counts.
+        for parameter in ('method:=fit', *parameters):
             command += ['-p', parameter]
         self._log = log
         with open(log, 'wb') as stream:  # a pipe that nobody reads would stop the process

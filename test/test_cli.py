@@ -1,5 +1,6 @@
 """hand-mesh run and eval, as one would call them, on a clip rendered from the hand model."""
 
+import hashlib
 import json
 import os
 import resource
@@ -12,10 +13,15 @@ import numpy as np
 import pytest
 import trimesh
 
-from hand_mesh_ros.cli.main import main
+from hand_mesh_ros.cli.main import main as hand_mesh
 from hand_mesh_ros.datasets.demo_clip import render_demo_clip
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.sources import read_frames
+
+
+def main(arguments):
+    """A command with the method that needs no network: most of what is tested here is around it."""
+    return hand_mesh([*arguments, '--method', 'fit'])
 
 
 @pytest.fixture(scope='module')
@@ -96,6 +102,25 @@ def test_boxes_from_outside_decide_where_and_which_side(picture, tmp_path):
     (line,) = lines_of(tmp_path / 'boxed')
     assert [h['side'] for h in line['hands']] == [other]
     assert line['unresolved'] == [{'side': 'right', 'bbox': [0.0, 0.0, 40.0, 40.0]}]
+
+
+def test_the_default_method_is_the_network(clip, picture, maskhand_weights, tmp_path):
+    arguments = ['run', str(picture), '--weights', str(maskhand_weights), '--sampling-steps', '2']
+    boxes = tmp_path / 'boxes.json'
+    boxes.write_text(json.dumps({'frame.png': [{'side': 'left', 'bbox': [0, 0, 40, 40]}]}))
+    assert hand_mesh([*arguments, '--out', str(tmp_path / 'free')]) == 0
+    assert hand_mesh([*arguments, '--out', str(tmp_path / 'boxed'), '--boxes', str(boxes)]) == 0
+    of_run = json.loads((tmp_path / 'free/run.json').read_text())
+    assert (of_run['method'], of_run['backend']) == ('maskhand', 'torch')
+    assert of_run['weights_hash'] == hashlib.sha256(maskhand_weights.read_bytes()).hexdigest()
+    (line,) = lines_of(tmp_path / 'free')
+    assert line['hands'] and 0.0 < line['timing_ms']['network'] < line['timing_ms']['reconstruct']
+    # It looks into a box in which the detector finds no hand, too.
+    (line,) = lines_of(tmp_path / 'boxed')
+    (hand,) = line['hands']
+    assert (hand['side'], hand['side_score']) == ('left', 0.0) and 'unresolved' not in line
+    middle = np.mean(hand['keypoints_2d'], axis=0)
+    assert np.abs(middle - 20.0).max() < 60.0
 
 
 def test_images_of_one_name_keep_their_overlays_apart(picture, tmp_path):
@@ -246,6 +271,8 @@ def test_a_damaged_image_is_told_and_the_others_are_done(picture, tmp_path, capf
         (['--hand-model', 'missing.npz'], 'missing.npz'),
         (['--camera', '0,0,1,1'], 'fx'),
         (['--boxes', 'missing.json'], 'missing.json'),
+        (['--method', 'maskhand', '--weights', 'missing.safetensors'], 'missing.safetensors'),
+        (['--method', 'maskhand', '--sampling-steps', '17'], 'sampling_steps'),
     ],
 )
 def test_options_that_cannot_work_fail_at_once_and_leave_what_was_there(
@@ -255,7 +282,8 @@ def test_options_that_cannot_work_fail_at_once_and_leave_what_was_there(
     earlier = tmp_path / 'hands.jsonl', tmp_path / 'overlays' / 'earlier.jpg'
     for path in earlier:
         path.write_text('of an earlier run')
-    assert main(['run', str(picture), '--out', str(tmp_path), *options]) == 2
+    # Of a method given twice the last one counts.
+    assert hand_mesh(['run', str(picture), '--method', 'fit', '--out', str(tmp_path), *options]) == 2
     assert told in capsys.readouterr().err
     assert [path.read_text() for path in earlier] == ['of an earlier run'] * 2
 
@@ -263,7 +291,7 @@ def test_options_that_cannot_work_fail_at_once_and_leave_what_was_there(
 def test_the_library_runs_without_ros_and_without_torch():
     code = (
         'import sys, numpy, hand_mesh_ros\n'
-        'with hand_mesh_ros.HandMeshEstimator() as estimator:\n'
+        'with hand_mesh_ros.HandMeshEstimator("fit") as estimator:\n'
         '    assert estimator.estimate(numpy.zeros((48, 64, 3), numpy.uint8)).hands == ()\n'
         'assert not {"rclpy", "torch", "smplx"} & set(sys.modules)\n'
     )

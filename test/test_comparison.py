@@ -1,12 +1,19 @@
-"""Which detection counts for which annotated hand."""
+"""Which detection counts for which annotated hand, and means over hands."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pytest
 
+from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.datasets.annotated import AnnotatedHand
 from hand_mesh_ros.detection.detection import Detection
-from hand_mesh_ros.evaluation.comparison import Score, match, summarise
+from hand_mesh_ros.evaluation.comparison import compare, match
+from hand_mesh_ros.evaluation.scores import UNKNOWN, Score, summarise
+from hand_mesh_ros.hand_model.files import load_hand_model
+from hand_mesh_ros.reconstruction import make_reconstructor
 
 SHAPE = np.random.default_rng(0).uniform(0.0, 100.0, (21, 2))
 
@@ -48,8 +55,53 @@ def test_without_annotated_pixels_the_side_decides():
     assert match(hands, [left, right]) == [right, left]
 
 
+def test_a_hand_of_which_only_the_box_is_annotated_is_what_lies_in_it():
+    hand = replace(annotated(0.0, with_pixels=False), bbox_px=np.array([0.0, 0.0, 110.0, 110.0]))
+    elsewhere, there = detected([300.0, 0.0]), detected([5.0, 5.0], 'left', score=0.5)
+    assert match([hand], [elsewhere, there]) == [there]
+
+
+class Seeing:
+    """A detector that sees hands exactly where they are told to be."""
+
+    def __init__(self, detections):
+        self.detections = detections
+
+    def detect(self, image, boxes=None):
+        return self.detections
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize('same_vertices', [True, False])
+def test_every_method_is_measured_on_the_same_detection(tmp_path, same_vertices):
+    cv2.imwrite(str(tmp_path / 'image.png'), np.zeros((240, 320, 3), np.uint8))
+    model = load_hand_model()
+    posed = model.posed(np.full(3, 1.2), model.hands_mean, np.zeros(10), np.array([0.05, 0.0, 0.5]))
+    intrinsics = (300.0, 300.0, 160.0, 120.0)
+    camera, everywhere = Camera(320, 240, *intrinsics), np.ones(21, bool)
+    pixels, path = camera.project(posed.keypoints), tmp_path / 'image.png'
+    hand = AnnotatedHand('a', 'set', path, 'right', intrinsics, posed.keypoints, pixels, everywhere)
+    hand = replace(hand, vertices=posed.vertices)
+    missed = replace(hand, id='b', keypoints_2d=pixels - 500.0)
+    seen = replace(detected(0.0), keypoints_px=pixels, landmarks_world=posed.keypoints)
+    methods = {'fit': make_reconstructor('fit', {'right': model, 'left': model.mirrored()})}
+    found, lost = compare([hand, missed], Seeing([seen]), methods, same_vertices=same_vertices)
+    detector, fit = found.scores
+    assert (detector.method, fit.method, fit.found, fit.side_correct) == ('mediapipe', 'fit', True, True)
+    assert detector.measures['pa_mpjpe_mm'] < 0.01 and 'mpjpe_mm' not in detector.measures
+    assert fit.measures['pa_mpjpe_mm'] < 6.0 and fit.measures['mpjpe_mm'] < 20.0
+    assert ('pa_mpvpe_mm' in fit.measures) == ('f_5' in fit.measures) == same_vertices
+    assert fit.measures['f_15_by_joints'] > 0.9 and fit.measures['pck_2d_10'] == 1.0
+    assert [pair.method for pair in found.pairs()] == ['mediapipe', 'fit']
+    assert [score.found for score in lost.scores] == [False, False] and not lost.pairs()
+
+
 def score(id_, method, side_correct, error):
-    return Score(id_, 'set', method, not np.isnan(error), side_correct, error, *[float('nan')] * 5)
+    found = not np.isnan(error)
+    measures = {'pa_mpjpe_mm': error} if found else {}
+    return Score(id_, 'set', method, found, side_correct, measures, UNKNOWN, UNKNOWN)
 
 
 def test_means_are_over_the_hands_that_every_method_found():
@@ -57,7 +109,7 @@ def test_means_are_over_the_hands_that_every_method_found():
     scores += [score('hard', 'a', True, 20.0), score('hard', 'b', True, float('nan'))]
     first, second = summarise(scores, ['a', 'b'])
     assert (first['pa_mpjpe_mm'], second['pa_mpjpe_mm']) == (4.0, 5.0)
-    assert (first['found'], second['found']) == (2, 1)
+    assert (first['found'], second['found'], first['compared'], first['n']) == (2, 1, 1, 2)
 
 
 def test_means_leave_out_what_is_unknown():
@@ -66,4 +118,16 @@ def test_means_leave_out_what_is_unknown():
     (row,) = summarise(scores, ['fit'])
     assert (row['n'], row['found'], row['side_correct'], row['side_known']) == (3, 2, 1, 2)
     assert row['pa_mpjpe_mm'] == 5.0
-    assert np.isnan(row['mpjpe_mm'])
+    assert 'mpjpe_mm' not in row  # nothing is known of it
+
+
+def test_what_confidence_is_worth_is_told_apart_for_hidden_joints():
+    rng = np.random.default_rng(0)
+    errors = rng.uniform(0.0, 0.02, (30, 21))
+    hidden = np.arange(21) < 7
+    # Of what is seen the confidence knows all, of what is hidden it believes the contrary
+    confidence = np.where(hidden, errors, -errors) / 0.02 + ~hidden
+    scores = [Score(f'{k}', 'set', 'a', True, None, {}, errors[k], confidence[k], hidden) for k in range(30)]
+    (row,) = summarise(scores, ['a'])
+    assert row['spearman_hidden'] > 0.999
+    assert -0.8 < row['spearman'] < 0.0

@@ -120,8 +120,10 @@ def test_definitions_have_the_hashes_that_ros_computed(message_type):
     assert message_types().hash_rihs01(name) == hashes[name]
 
 
-def test_demo_ends_with_a_bag_pictures_and_a_table(tmp_path, clip):
-    ended = hand_mesh_demo(clip.video, '--out', tmp_path / 'out')
+@pytest.mark.parametrize('method', ['fit', 'maskhand'])
+def test_demo_ends_with_a_bag_pictures_and_a_table(tmp_path, clip, method, maskhand_weights):
+    of_method = ['--method', method, '--weights', maskhand_weights]
+    ended = hand_mesh_demo(clip.video, '--out', tmp_path / 'out', *of_method)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     for row in ('frames sent', 'frames out', 'latency', 'hands seen', 'dropped'):
         assert row in ended.stdout
@@ -136,13 +138,15 @@ def test_demo_ends_with_a_bag_pictures_and_a_table(tmp_path, clip):
         topic for topic, _, _ in read_bag(tmp_path / 'out' / 'bag', '/tf', '/markers', '/info', '/hands')
     }
     assert topics == {'/tf', '/markers', '/info', '/hands'}
+    ((_, _, info),) = read_bag(tmp_path / 'out' / 'bag', '/info')
+    assert info.method == method
     assert (tmp_path / 'out' / 'bag' / 'metadata.yaml').is_file()
 
 
 def test_demo_says_why_nothing_came(tmp_path):
-    ended = hand_mesh_demo(tmp_path / 'nothing.mp4', '--out', tmp_path / 'out')
+    ended = hand_mesh_demo(tmp_path / 'nothing.mp4', '--out', tmp_path / 'out', '--method', 'fit')
     assert ended.returncode != 0 and 'nothing.mp4' in ended.stderr and 'Traceback' not in ended.stderr
     (tmp_path / 'broken.mp4').write_bytes(b'no video')
-    ended = hand_mesh_demo(tmp_path / 'broken.mp4', '--out', tmp_path / 'out')
+    ended = hand_mesh_demo(tmp_path / 'broken.mp4', '--out', tmp_path / 'out', '--method', 'fit')
     assert ended.returncode != 0 and 'Traceback' not in ended.stderr
     assert 'broken.mp4' in ended.stderr

@@ -116,8 +116,9 @@ def test_constants_of_messages_are_those_of_the_library():
 
 
 def test_model_info_describes_the_hand_model():
-    info = over_the_wire(messages.model_info(MODELS, 'fit', 'numpy'))
+    info = over_the_wire(messages.model_info(MODELS, 'maskhand', 'torch', 'abc'))
     assert isinstance(info, HandModelInfo)
+    assert (info.method, info.backend, info.weights_hash) == ('maskhand', 'torch', 'abc')
     assert info.vertex_count == 778 and info.model_hash == MODELS['right'].sha256
     np.testing.assert_array_equal(np.asarray(info.faces_right).reshape(-1, 3), FACES['right'])
     np.testing.assert_array_equal(np.asarray(info.faces_left).reshape(-1, 3), FACES['left'])

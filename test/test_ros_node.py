@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import signal
 import subprocess
@@ -46,25 +47,42 @@ def node() -> Iterator[tuple[Rig, NodeProcess]]:
 
 def test_published_hands_are_those_that_the_library_computes(node, frames):
     rig, _ = node
-    with HandMeshEstimator(streaming=True) as estimator:
-        for image in frames:
-            published = rig.answer(image, CAMERA)
-            expected = message_from_hands(published.header, estimator.estimate(image, CAMERA).hands)
-            assert published.header.frame_id == 'camera_optical_frame'
-            assert len(published.hands) == len(expected.hands) > 0
-            for hand, own in zip(published.hands, expected.hands, strict=True):
-                assert (hand.side, hand.scale_source) == (own.side, HandMesh.SCALE_NOMINAL_HAND)
-                for name in (
-                    'keypoints_3d',
-                    'keypoints_2d',
-                    'vertices',
-                    'hand_pose',
-                    'global_orient',
-                    'transl',
-                ):
-                    np.testing.assert_allclose(
-                        getattr(hand, name), getattr(own, name), atol=1e-5, err_msg=name
-                    )
+    with HandMeshEstimator('fit', streaming=True) as estimator:
+        check_hands(rig, frames, estimator)
+    (info,) = rig.model_infos
+    assert (info.method, info.backend, info.weights_hash) == ('fit', 'numpy', '')
+
+
+def check_hands(rig: Rig, frames: list[np.ndarray], estimator: HandMeshEstimator) -> None:
+    """The node publishes what the estimator, which is set up alike, says of the same images."""
+    for image in frames:
+        published = rig.answer(image, CAMERA)
+        expected = message_from_hands(published.header, estimator.estimate(image, CAMERA).hands)
+        assert published.header.frame_id == 'camera_optical_frame'
+        assert len(published.hands) == len(expected.hands) > 0
+        for hand, own in zip(published.hands, expected.hands, strict=True):
+            assert (hand.side, hand.scale_source) == (own.side, HandMesh.SCALE_NOMINAL_HAND)
+            for name in ('keypoints_3d', 'keypoints_2d', 'vertices', 'hand_pose', 'global_orient', 'transl'):
+                np.testing.assert_allclose(getattr(hand, name), getattr(own, name), atol=1e-5, err_msg=name)
+
+
+def test_the_network_is_ready_before_the_first_image_and_says_what_it_is(frames, maskhand_weights):
+    parameters = [
+        'method:=maskhand',
+        f'weights_path:={maskhand_weights}',
+        'sampling_steps:=2',
+        'threads:=1',
+    ]
+    with running_node('/learned', parameters) as (rig, process):
+        (info,) = rig.model_infos
+        assert (info.method, info.backend) == ('maskhand', 'torch')
+        assert info.weights_hash == hashlib.sha256(maskhand_weights.read_bytes()).hexdigest()
+        with HandMeshEstimator(weights=maskhand_weights, sampling_steps=2, streaming=True) as estimator:
+            check_hands(rig, frames, estimator)
+        assert rig.wait(lambda: 'network p50 (ms)' in rig.diagnostics, 5.0), rig.diagnostics
+        assert 0.0 < float(rig.diagnostics['network p50 (ms)']) < float(rig.diagnostics['inference p95 (ms)'])
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0 and 'Traceback' not in process.output(), process.output()
 
 
 def test_an_image_without_hands_is_answered_too(node):
@@ -270,7 +288,7 @@ def test_compressed_images_with_boxes_of_another_detector(frames):
         'tf_prefix:=front_',
     ]
     image = frames[0]
-    with HandMeshEstimator() as estimator:
+    with HandMeshEstimator('fit') as estimator:
         hand = estimator.estimate(image, CAMERA).hands[0]
     with running_node('/boxed', parameters) as (rig, _):
         assert rig.wait(lambda: rig.boxes.get_subscription_count() > 0)
@@ -338,11 +356,13 @@ def test_signals_end_the_node_in_time_while_images_come(number, is_drawn, frames
     [
         ('hand_model_path:=~/nowhere/MANO_RIGHT.pkl', str(Path.home() / 'nowhere/MANO_RIGHT.pkl')),
         ('method:=magic', 'method'),
+        ('weights_path:=~/nowhere/maskhand.safetensors', str(Path.home() / 'nowhere/maskhand.safetensors')),
         ('qos_overrides./broken/image.subscription.reliability:=foo', 'reliability'),
         ('method=fit', 'arguments for ROS cannot be used'),
     ],
 )
 def test_what_cannot_work_is_told_at_the_start(parameter, told):
-    with node_process('/broken', [parameter]) as process:
+    parameters = ['method:=maskhand', parameter] if parameter.startswith('weights_path') else [parameter]
+    with node_process('/broken', parameters) as process:
         assert process.wait(60) == 1
         assert told in process.output() and 'Traceback' not in process.output()

@@ -11,8 +11,12 @@ from hand_mesh_ros import HandMeshEstimator
 from hand_mesh_ros.ros.warm_up import warm_up
 
 
-def test_the_hand_that_warms_up_is_found_and_forgotten():
-    with HandMeshEstimator(streaming=True) as estimator:
-        seen = warm_up(estimator).hands
-        assert [hand.side for hand in seen] == ['left'], 'a hand was drawn that the detector knows as one'
+@pytest.mark.parametrize('method', ['fit', 'maskhand'])
+def test_the_hand_that_warms_up_is_found_and_forgotten(method, maskhand_weights):
+    with HandMeshEstimator(method, weights=maskhand_weights, streaming=True) as estimator:
+        seen = warm_up(estimator)
+        assert [hand.side for hand in seen.hands] == ['left'], (
+            'a hand was drawn that the detector knows as one'
+        )
+        assert (seen.timing_ms.get('network', 0.0) > 0.0) == (method == 'maskhand')
         assert not estimator.estimate(np.full((480, 640, 3), 128, np.uint8)).hands

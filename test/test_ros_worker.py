@@ -121,10 +121,11 @@ def test_statistics_count_since_the_start_and_by_window():
         if i < 3:
             statistics.drop('malformed')
         else:
-            statistics.frame_out(inference_ms=10.0 + i, latency_ms=20.0)
+            statistics.frame_out(inference_ms=10.0 + i, latency_ms=20.0, network_ms=None if i < 9 else 7.0)
     first = statistics.snapshot()
     assert (first.frames_in, first.frames_out, first.drops) == (10, 7, {'malformed': 3})
     assert first.inference_ms[0] == 16.0 and first.latency_ms == (20.0, 20.0)
+    assert first.network_ms == (7.0, 7.0), 'of the frames on which there was a hand'
     statistics.drop('error')
     second = statistics.snapshot()
     assert second.drops == {'malformed': 3, 'error': 1} and second.new_drops == {'error': 1}

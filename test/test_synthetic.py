@@ -16,7 +16,7 @@ from hand_mesh_ros.cues import normalised_world
 from hand_mesh_ros.datasets.contact_sheet import write_contact_sheet
 from hand_mesh_ros.datasets.gestures import GesturePoser, gesture_angles
 from hand_mesh_ros.datasets.hand_figure import HandFigures, Sleeve
-from hand_mesh_ros.datasets.props import Prop, prop_in_front, prop_in_hand
+from hand_mesh_ros.datasets.props import Prop, prop_covering, prop_in_front, prop_in_hand
 from hand_mesh_ros.datasets.residuals import ResidualBank
 from hand_mesh_ros.datasets.scene import Scene, SceneHand
 from hand_mesh_ros.datasets.shadows import in_shadow, shade_with_shadows
@@ -27,7 +27,7 @@ from hand_mesh_ros.hand_model.kinematics import KeypointKinematics
 from hand_mesh_ros.hand_model.model import HandModel, PosedHand
 from hand_mesh_ros.hand_model.rotations import rotation_matrices
 from hand_mesh_ros.rendering.shading import Lighting, shade
-from hand_mesh_ros.rendering.zbuffer import rasterise
+from hand_mesh_ros.rendering.zbuffer import join_meshes, rasterise
 
 COUNT = 60
 BARE = Sleeve(1.0, 1.0, np.zeros(3))
@@ -109,11 +109,11 @@ def test_cues_without_pictures_are_of_the_same_hands(hands: SyntheticHands, samp
 @pytest.mark.parametrize('residuals', [False, True])
 def test_cues_without_pictures_depend_on_their_numbers_alone(residuals: bool):
     bank = ResidualBank.shipped() if residuals else None
-    many = SyntheticHands(seed=1, residuals=bank).cue_batch(np.arange(1500))
-    some = np.array([1499, 3, 700, 3])
-    for name, values in SyntheticHands(seed=1, residuals=bank).cue_batch(some).items():
-        np.testing.assert_array_equal(values, many[name][some], err_msg=name)
-    assert not np.array_equal(SyntheticHands(seed=2).cue_batch(some)['betas'], many['betas'][some])
+    hands = SyntheticHands(seed=1, residuals=bank)
+    many = hands.cue_batch(np.arange(1500))
+    for some in (np.array([1499, 3, 700, 3]), np.array([3])):
+        for name, values in hands.cue_batch(some).items():
+            np.testing.assert_array_equal(values, many[name][some], err_msg=name)
 
 
 def test_cues_without_pictures_err_as_those_with_pictures(hands: SyntheticHands):
@@ -280,6 +280,40 @@ def test_things_in_front_hide_keypoints(figures: HandFigures):
         assert not (after & ~before).any()
         fewer += after.sum() < before.sum()
     assert fewer >= 15
+
+
+@pytest.mark.parametrize('share', [0.05, 0.3, 0.6])
+def test_a_cover_hides_its_share_of_the_hand(share: float):
+    model = load_hand_model()
+    for seed, gesture in enumerate(['open', 'fist', 'spread', 'relaxed'] * 3):
+        hand = posed(gesture, back=seed % 2 == 0)
+        view = view_of_hand(hand.keypoints, 128)
+        seen = hand.vertices @ view.R_crop_camera.T
+        mask = rasterise(seen, model.faces, view.camera()).mask
+        rng = np.random.default_rng(seed)
+        prop = prop_covering(share, mask, hand.keypoints, hand.vertices, view, rng)
+        vertices, faces = join_meshes(
+            [(seen, model.faces), (prop.vertices @ view.R_crop_camera.T, prop.faces)]
+        )
+        assert vertices[len(seen) :, 2].min() > 0 and vertices[len(seen) :, 2].max() < seen[:, 2].min()
+        left = rasterise(vertices, faces, view.camera()).face_index
+        still_seen = (left >= 0) & (left < len(model.faces))
+        assert 1 - still_seen.sum() / mask.sum() == pytest.approx(share, abs=0.03)
+
+
+def test_covered_hands_are_the_same_hands_with_less_to_be_seen(samples: list[SyntheticSample]):
+    bare, half = (SyntheticHands(seed=1, covered=share).batch(np.arange(40)) for share in (0.0, 0.5))
+    np.testing.assert_array_equal(half['hand_pose'], [sample.hand_pose for sample in samples[:40]])
+    assert bare['visible'].mean() >= np.mean([sample.visible for sample in samples[:40]])
+    assert half['visible'].mean() < bare['visible'].mean() - 0.2
+    again = SyntheticHands(seed=1, covered=0.5).sample(7)
+    np.testing.assert_array_equal(again.image, half['image'][7])
+
+
+@pytest.mark.parametrize('covered', [-0.1, 0.9, float('nan')])
+def test_hands_cannot_be_covered_wholly(covered: float):
+    with pytest.raises(ConfigurationError, match='covered'):
+        SyntheticHands(covered=covered)
 
 
 def test_a_hand_alone_is_hidden_by_nothing_else(figures: HandFigures):

@@ -1,6 +1,5 @@
 """What every training run can rely on: configurations, checkpoints, resuming, several processes."""
 
-import csv
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from training_runs import ALONE, Killed, assert_same_runs, rows_of
 
 from hand_mesh_ros.cli.main import main
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
@@ -21,12 +21,9 @@ from hand_mesh_ros.networks.weights import load_weights
 from hand_mesh_ros.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from hand_mesh_ros.training.configuration import LoopConfiguration, configuration_from, load_configuration
 from hand_mesh_ros.training.loop import Training, learning_rate
-from hand_mesh_ros.training.processes import ProcessGroup
 from hand_mesh_ros.training.vq_mano import VqManoObjective, VqManoTrainingConfiguration, train_vq_mano
 
 ROOT = Path(__file__).resolve().parent.parent
-ALONE = ProcessGroup(0, 1, torch.device('cpu'))
-
 LOOP = LoopConfiguration(
     steps=12, batch_size=16, warmup_steps=3, log_every=2, evaluate_every=3, checkpoint_every=5
 )
@@ -36,10 +33,6 @@ SMALL = VqManoTrainingConfiguration(
     loss_vertices=20,
     held_out_poses=30,
 )
-
-
-class Killed(Exception):
-    pass
 
 
 class Guess:
@@ -87,30 +80,6 @@ def kill_at(step):
             raise Killed
 
     return on_step
-
-
-def rows_of(path):
-    with open(path, newline='') as file:
-        return list(csv.DictReader(file))
-
-
-def without_times(rows):
-    return [{key: value for key, value in row.items() if key != 'seconds_per_step'} for row in rows]
-
-
-def assert_same_runs(folder, other):
-    one, two = (load_checkpoint(path / 'checkpoints') for path in (folder, other))
-    assert one.state == two.state
-    for name, tensor in one.tensors.items():
-        assert torch.equal(tensor, two.tensors[name]), name
-    moments = (checkpoint.optimizer['state'] for checkpoint in (one, two))
-    for first, second in zip(*(state.values() for state in moments), strict=True):
-        assert all(torch.equal(first[key], second[key]) for key in first)
-    for name in ('training.csv', 'evaluation.csv'):
-        assert without_times(rows_of(folder / name)) == without_times(rows_of(other / name))
-    best, other_best = (load_weights(path / 'best.safetensors') for path in (folder, other))
-    assert best[1] == other_best[1]
-    assert all(torch.equal(tensor, other_best[0][name]) for name, tensor in best[0].items())
 
 
 @pytest.mark.parametrize('kill', [5, 8, 11])
@@ -343,7 +312,7 @@ def test_without_torch_the_command_says_what_to_install(tmp_path):
     )
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "needs torch: pip install 'hand-mesh-ros[torch]'" in done.stderr
+    assert "needs torch: pip install 'hand-mesh-ros[train]'" in done.stderr
 
 
 def test_two_processes_train_as_one_with_the_double_batch(tmp_path):

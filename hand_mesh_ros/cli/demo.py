@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hand_mesh_ros.cli.options import add_method_options
 from hand_mesh_ros.errors import ConfigurationError
 
 
@@ -20,6 +21,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         '--out', type=Path, default=Path('out/demo'), metavar='DIR', help='default: %(default)s'
     )
+    add_method_options(parser)
     parser.set_defaults(command=demo)
 
 
@@ -31,4 +33,4 @@ def demo(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(
             f'the demo needs ROS 2: pip install "hand-mesh-ros[ros]", or source your ROS ({error})'
         ) from error
-    return run_demo(arguments.source, arguments.out)
+    return run_demo(arguments.source, arguments.out, arguments.method, arguments.weights)

@@ -6,14 +6,26 @@ import argparse
 from pathlib import Path
 
 from hand_mesh_ros.estimator import HandMeshEstimator
+from hand_mesh_ros.inference.network import DEFAULT_STEPS, MAX_STEPS, MIN_STEPS
 from hand_mesh_ros.reconstruction import METHODS
 
 
 def add_estimator_options(parser: argparse.ArgumentParser) -> None:
     """Options of HandMeshEstimator."""
     group = parser.add_argument_group('reconstruction')
-    group.add_argument('--method', choices=METHODS, default=METHODS[0], help='default: %(default)s')
+    add_method_options(group)
     add_model_options(group)
+    group.add_argument(
+        '--sampling-steps',
+        type=int,
+        default=DEFAULT_STEPS,
+        metavar='N',
+        help=f'of maskhand: iterations of the sampling of a pose, {MIN_STEPS} to {MAX_STEPS} '
+        '(default: %(default)s)',
+    )
+    group.add_argument(
+        '--threads', type=int, default=0, metavar='N', help="of maskhand: PyTorch's (default: all cores)"
+    )
     group.add_argument('--max-hands', type=int, default=2, metavar='N', help='default: %(default)s')
     group.add_argument(
         '--min-score',
@@ -21,6 +33,22 @@ def add_estimator_options(parser: argparse.ArgumentParser) -> None:
         default=0.5,
         metavar='S',
         help='detections below are left out (default: %(default)s)',
+    )
+
+
+def add_method_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Options that say how hands are reconstructed."""
+    parser.add_argument(
+        '--method',
+        choices=METHODS,
+        default=METHODS[0],
+        help='maskhand, a network, needs PyTorch; fit is the baseline without one (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--weights',
+        type=Path,
+        metavar='FILE',
+        help='of maskhand: what hand-mesh train wrote (default: the weights of the package)',
     )
 
 
@@ -45,6 +73,9 @@ def make_estimator(arguments: argparse.Namespace, *, streaming: bool) -> HandMes
     return HandMeshEstimator(
         arguments.method,
         hand_model=arguments.hand_model,
+        weights=arguments.weights,
+        sampling_steps=arguments.sampling_steps,
+        threads=arguments.threads,
         max_hands=arguments.max_hands,
         min_score=arguments.min_score,
         streaming=streaming,

@@ -20,9 +20,8 @@ from hand_mesh_ros.camera import DEFAULT_FOV_DEG, Camera
 from hand_mesh_ros.cli.options import add_estimator_options, camera_numbers, make_estimator
 from hand_mesh_ros.detection.boxes import load_boxes
 from hand_mesh_ros.errors import CameraError, ConfigurationError, FileFormatError, FrameError
-from hand_mesh_ros.estimator import Estimate
+from hand_mesh_ros.estimator import Estimate, HandMeshEstimator
 from hand_mesh_ros.hand import Side
-from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.keyed_files import KeyedFile, load_cameras
 from hand_mesh_ros.records import dump_record, frame_record, run_record
 from hand_mesh_ros.rendering.meshes import MESH_SUFFIXES, write_mesh
@@ -95,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         # Before the output is touched: it refuses options that cannot work.
         still_estimator = stack.enter_context(make_estimator(arguments, streaming=False))
-        writer = stack.enter_context(_Writer(arguments, files, still_estimator.models))
+        writer = stack.enter_context(_Writer(arguments, files, still_estimator))
         progress = stack.enter_context(tqdm(total=sum(map(count_frames, files)), unit='frame', disable=None))
         for file in files:
             # A video takes an estimator of its own, which remembers the frame before.
@@ -189,9 +188,9 @@ class _Writer:
     """The output folder: run.json, hands.jsonl, overlays/ and meshes/."""
 
     def __init__(
-        self, arguments: argparse.Namespace, files: list[Path], models: dict[Side, HandModel]
+        self, arguments: argparse.Namespace, files: list[Path], estimator: HandMeshEstimator
     ) -> None:
-        self._run = run_record(arguments.method, models)
+        self._run = run_record(estimator)
         self._out: Path = arguments.out
         self._vertices: bool = arguments.vertices
         self._mesh_kind: str | None = arguments.meshes

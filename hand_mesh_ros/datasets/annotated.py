@@ -26,7 +26,9 @@ class AnnotatedHand:
     keypoints_2d: np.ndarray | None  #: (21,2) float64, pixels
     visible: np.ndarray  #: (21,) bool: which keypoints_2d are annotated
     vertices: np.ndarray | None = None  #: (778,3) float64, metres, camera optical frame, MANO's vertex order
-    bbox_px: np.ndarray | None = None  #: (4,) float64 x0, y0, x1, y1 in pixels, where the data set gives a box
+    bbox_px: np.ndarray | None = (
+        None  #: (4,) float64 x0, y0, x1, y1 in pixels, where the data set gives a box
+    )
 
 
 def read_index(path: Path) -> list[AnnotatedHand]:

@@ -52,7 +52,7 @@ class NoiseLevels:
     depth_missing_rate: float = 0.10
     world_missing_rate: float = 0.15
     bank_rate: float = 0.6  #: share of samples that take the residuals of a bank, where there is one
-    bank_scale: tuple[float, float] = (0.15, 1.1)  #: one factor for a hand's residuals; photographs' are smaller
+    bank_scale: tuple[float, float] = (0.15, 1.1)  #: of a hand's residuals; photographs' are smaller
 
 
 def true_landmarks(keypoints: np.ndarray, views: CropViews) -> Landmarks:

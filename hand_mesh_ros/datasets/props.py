@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hand_mesh_ros.crop_view import CropView
 from hand_mesh_ros.hand_model.rotations import rotation_matrices
 from hand_mesh_ros.rendering.shading import srgb_to_linear, vertex_normals
+from hand_mesh_ros.rendering.zbuffer import rasterise
 
 _TIPS_AND_PALM = [4, 8, 12, 16, 9, 5, 17]
+
+#: Share of what is in front that is long: a stick, an edge of a table or of a box.
+_STICKS = 0.35
+
+#: Of props that cover a share of a hand: how near to that share is near enough, how many props and how many
+#: sizes of each, within which limits, are tried, and how near to the camera they may reach, in their
+#: distances.
+_GOOD_COVER = 0.02
+_MOST_TRIES, _SIZINGS = 40, 9
+_SIZES = (0.02, 6.0)
+_NEAREST_SHARE = 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +43,7 @@ def prop_in_front(keypoints: np.ndarray, rng: np.random.Generator) -> Prop:
     nearer = 1.0 - gap / distance
     size = rng.uniform(0.008, 0.035) * nearer
     half = size * np.exp(rng.normal(0.0, 0.35, 3))
-    if rng.random() < 0.35:  # a stick, an edge of a table or of a box
+    if rng.random() < _STICKS:
         half[1] = rng.uniform(0.1, 0.3)
     return _prop(covered * nearer + rng.normal(0.0, 0.01, 3), _random_rotation(rng), half, rng)
 
@@ -51,41 +64,56 @@ def prop_in_hand(keypoints: np.ndarray, rng: np.random.Generator) -> Prop:
 
 
 def prop_covering(
-    share: float, keypoints: np.ndarray, vertices: np.ndarray, mask: np.ndarray, view: CropView,
+    share: float,
+    hand: np.ndarray,
+    keypoints: np.ndarray,
+    vertices: np.ndarray,
+    view: CropView,
     rng: np.random.Generator,
 ) -> Prop:
-    """Something before a hand that hides about ``share``, 0..0.6, of its pixels in ``view``, mostly to 0.02.
+    """Something before a hand that hides about ``share``, above 0, of its pixels.
 
-    :param keypoints: (21,3) metres, as ``vertices`` in the frame of the camera that took the whole picture.
-    :param vertices: (V,3), of the hand.
-    :param mask: (S,S) bool, the pixels of the hand.
+    :param hand: (S,S) bool, the pixels of the hand in ``view``.
+    :param keypoints: (21,3), of the hand, in metres, in the frame of the camera that took the whole picture.
+    :param vertices: (V,3), of the hand, likewise.
     """
-    best, least_error = None, np.inf
-    for _ in range(_COVERING_TRIES):
-        middle = keypoints[rng.integers(21)] + rng.normal(0.0, 0.015, 3)
-        half = 0.03 * np.exp(rng.normal(0.0, 0.35, 3))
-        if rng.random() < 0.35:  # a stick
-            half[1] = rng.uniform(0.1, 0.3)
-        prop = _prop(middle, _random_rotation(rng), half, rng)
-        # Bodies are convex: the larger, the more they cover.
-        smallest, largest = 0.02, 6.0
-        for _ in range(_COVERING_SIZES):
-            scale = np.sqrt(smallest * largest)
-            scaled = middle + scale * (prop.vertices - middle)
-            covered = rasterise(scaled @ view.R_crop_camera.T, prop.faces, view.camera()).mask
-            error = (covered & mask).sum() / mask.sum() - share
-            depth = scaled @ view.R_crop_camera[2]
-            if abs(error) < least_error and depth.min() > 0.1 * depth.max():
-                least_error, best = abs(error), replace(prop, vertices=scaled)
-            smallest, largest = (smallest, scale) if error > 0 else (scale, largest)
-        if least_error < _COVERING_ERROR:
+    best, least_error = _sized_to_cover(share, hand, keypoints, view, rng)
+    for _ in range(_MOST_TRIES):
+        if least_error < _GOOD_COVER:
             break
-    if best is None:
-        raise
-    # Moved towards the camera and shrunk in the same measure, it looks the same, and is before all of the hand.
-    nearest, farthest = (vertices @ view.R_crop_camera[2]).min(), (best.vertices @ view.R_crop_camera[2]).max()
-    nearer = min(1.0, rng.uniform(0.75, 0.97) * nearest / farthest)
-    return replace(best, vertices=best.vertices * nearer)
+        prop, error = _sized_to_cover(share, hand, keypoints, view, rng)
+        if error < least_error:
+            best, least_error = prop, error
+    # Shrunk towards the camera it looks the same, and stands before all of the hand.
+    axis = view.R_crop_camera[2]
+    nearer = rng.uniform(0.75, 0.97) * (vertices @ axis).min() / (best.vertices @ axis).max()
+    return replace(best, vertices=best.vertices * min(nearer, 1.0))
+
+
+def _sized_to_cover(
+    share: float, hand: np.ndarray, keypoints: np.ndarray, view: CropView, rng: np.random.Generator
+) -> tuple[Prop, float]:
+    """A prop about one of the keypoints, and by how much of the hand's pixels it misses ``share``."""
+    middle = keypoints[rng.integers(21)] + rng.normal(0.0, 0.015, 3)
+    half = 0.03 * np.exp(rng.normal(0.0, 0.35, 3))
+    if rng.random() < _STICKS:
+        half[1] = rng.uniform(0.1, 0.3)
+    prop = _prop(middle, _random_rotation(rng), half, rng)
+    camera, offsets = view.camera(), (prop.vertices - middle) @ view.R_crop_camera.T
+    seen_middle = view.R_crop_camera @ middle
+    # The bodies are convex, so the larger the more they cover.
+    smallest, largest = _SIZES
+    for _ in range(_SIZINGS):
+        size = float(np.sqrt(smallest * largest))
+        mask = rasterise(seen_middle + size * offsets, prop.faces, camera).mask
+        error = (mask & hand).sum() / max(hand.sum(), 1) - share
+        if abs(error) < _GOOD_COVER:
+            break
+        smallest, largest = (smallest, size) if error > 0 else (size, largest)
+    nearest = seen_middle[2] + size * offsets[:, 2].min()
+    if nearest < _NEAREST_SHARE * seen_middle[2]:  # it reaches around the camera
+        return prop, np.inf
+    return replace(prop, vertices=middle + size * (prop.vertices - middle)), abs(error)
 
 
 def _prop(centre: np.ndarray, rotation: np.ndarray, half: np.ndarray, rng: np.random.Generator) -> Prop:

@@ -24,16 +24,18 @@ from hand_mesh_ros.datasets.hand_figure import HandFigures, random_sleeve
 from hand_mesh_ros.datasets.invented_visibility import invented_visibility
 from hand_mesh_ros.datasets.photograph import Photographer
 from hand_mesh_ros.datasets.pose_sampler import HandPoses, PoseSampler
-from hand_mesh_ros.datasets.props import Prop, prop_in_front, prop_in_hand
+from hand_mesh_ros.datasets.props import Prop, prop_covering, prop_in_front, prop_in_hand
 from hand_mesh_ros.datasets.residuals import ResidualBank
 from hand_mesh_ros.datasets.scene import Scene, SceneHand
 from hand_mesh_ros.datasets.textures import TextureBank
+from hand_mesh_ros.errors import ConfigurationError
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.hand_model.kinematics import KeypointKinematics
 from hand_mesh_ros.hand_model.mirroring import mirrored_axis_angles
 from hand_mesh_ros.hand_model.model import HandModel, PosedHand
 from hand_mesh_ros.hand_model.rotations import axis_angles, rotation_matrices
 from hand_mesh_ros.rendering.shading import Lighting, srgb_to_linear
+from hand_mesh_ros.rendering.zbuffer import rasterise
 
 _DISTANCES_M = (0.2, 2.0)
 _FOCAL_SHARES = (0.7, 2.0)  #: of the picture's width
@@ -49,6 +51,8 @@ _LOOSE_CROP_CHANGES = np.array([0.2, 0.12, 0.12, 0.15])
 #: A hand of which other things leave fewer keypoints to be seen is shown without them: no detector would have
 #: found it.
 _LEAST_VISIBLE = 6
+
+_MOST_COVERED = 0.8
 
 #: Numbers of the poses of second hands follow those of first ones.
 _SECOND_HANDS_FROM = 2**40
@@ -105,6 +109,7 @@ class SyntheticHands:
         levels: NoiseLevels | None = None,
         residuals: ResidualBank | None = None,
         model: HandModel | None = None,
+        covered: float | None = None,
     ) -> None:
         """Prepare skins and backgrounds (about a second).
 
@@ -112,7 +117,14 @@ class SyntheticHands:
         :param levels: of the errors of the cues.
         :param residuals: errors of a real detector, to be mixed with invented ones.
         :param model: a right-hand model; the open one of this package where none is given.
+        :param covered: how much of every rendered hand's pixels one thing in front covers, to 0.05, nothing
+            else being near; by default there are all kinds of things, or none. For ``cue_batch`` it has no
+            meaning.
+        :raises ConfigurationError: ``covered`` is not within 0..0.8.
         """
+        if covered is not None and not 0.0 <= covered <= _MOST_COVERED:
+            raise ConfigurationError(f'covered must be from 0 to {_MOST_COVERED}, got {covered}')
+        self._covered = covered
         self._seed, self._size, self._residuals = seed, size, residuals
         self._levels = levels or NoiseLevels()
         self.model = model or load_hand_model()
@@ -225,14 +237,16 @@ class SyntheticHands:
     ) -> tuple[Scene, np.ndarray]:
         """The scene of the hand in that row, number ``index``, and which keypoints (21,) ``view`` sees."""
         keypoints = hands.keypoints[row]
-        scene = self._crowded_scene(index, hands, row, rng)
+        scene = self._crowded_scene(index, hands, row, view, rng)
         visible = scene.visible(keypoints, view)
-        if visible.sum() < _LEAST_VISIBLE:
+        if visible.sum() < _LEAST_VISIBLE and self._covered is None:
             scene = scene.alone()
             visible = scene.visible(keypoints, view)
         return scene, visible
 
-    def _crowded_scene(self, index: int, hands: PlacedHands, row: int, rng: np.random.Generator) -> Scene:
+    def _crowded_scene(
+        self, index: int, hands: PlacedHands, row: int, view: CropView, rng: np.random.Generator
+    ) -> Scene:
         keypoints = hands.keypoints[row]
         orient = axis_angles(hands.R_camera_hand[row])
         hand = self.model.posed(orient, hands.hand_pose[row], hands.betas[row], np.zeros(3))
@@ -246,6 +260,10 @@ class SyntheticHands:
             return SceneHand(figures, vertices, sleeve, skin, tint, glove)
 
         dressed_hands = [dressed(self._right, hand, hands.transl[row])]
+        if self._covered is not None:
+            return Scene(
+                dressed_hands, self._cover(dressed_hands[0], keypoints, view, rng), _random_lighting(rng)
+            )
         if rng.random() < _SECOND_HAND:
             figures, other = self._second_hand(index, rng)
             moved = keypoints.mean(0) + _beside(rng) - other.keypoints.mean(0)
@@ -256,6 +274,20 @@ class SyntheticHands:
         if rng.random() < _FRONT_PROP:
             props.append(prop_in_front(keypoints, rng))
         return Scene(dressed_hands, props, _random_lighting(rng))
+
+    def _cover(
+        self, hand: SceneHand, keypoints: np.ndarray, view: CropView, rng: np.random.Generator
+    ) -> list[Prop]:
+        """What covers the asked share of ``hand``'s pixels in ``view``, its arm not counted."""
+        if not self._covered:
+            return []
+        vertices = hand.coarse_vertices
+        faces = rasterise(
+            vertices @ view.R_crop_camera.T, hand.figures.coarse_faces, view.camera()
+        ).face_index
+        of_hand = (faces >= 0) & (faces < len(self.model.faces))
+        own = vertices[: len(self.model.v_template)]
+        return [prop_covering(self._covered, of_hand, keypoints, own, view, rng)]
 
     def _second_hand(self, index: int, rng: np.random.Generator) -> tuple[HandFigures, PosedHand]:
         """Another hand, mostly a left one."""

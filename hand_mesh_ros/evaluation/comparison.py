@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,18 @@ from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.datasets.annotated import AnnotatedHand
 from hand_mesh_ros.detection.detection import Detection, Detector
 from hand_mesh_ros.errors import FrameError
-from hand_mesh_ros.evaluation.metrics import bone_angle_deg, box_size, mpjpe, pa_mpjpe, root_relative_mpjpe
+from hand_mesh_ros.evaluation.joint_map import MappedPair
+from hand_mesh_ros.evaluation.metrics import box_size, mpjpe
+from hand_mesh_ros.evaluation.scores import (
+    UNKNOWN,
+    Points,
+    Score,
+    aligned_joint_errors,
+    pixel_measures,
+    spatial_measures,
+    surface_measures,
+)
+from hand_mesh_ros.hand import Hand
 from hand_mesh_ros.reconstruction import Reconstructor
 from hand_mesh_ros.sources import read_image
 
@@ -23,30 +34,55 @@ DETECTOR_ROW = 'mediapipe'
 REFERENCE_WIDTH_PX = 640
 
 
-@dataclass(frozen=True)
-class Score:
-    """One method on one annotated hand. NaN where the ground truth or the method says nothing."""
+@dataclass(frozen=True, eq=False)
+class ComparedHand:
+    """One annotated hand, and what every method made of it."""
 
-    id: str
-    dataset: str
-    method: str
-    found: bool
-    side_correct: bool | None  #: None where the side is not annotated
-    pa_mpjpe_mm: float
-    bone_angle_deg: float
-    root_mpjpe_mm: float  #: both shifted to their wrists
-    mpjpe_mm: float  #: in the camera frame
-    error_2d_px: float  #: mean over annotated keypoints, image scaled to REFERENCE_WIDTH_PX
-    error_2d_box: float  #: the same over the larger side of the ground truth's box
+    sample: AnnotatedHand
+    image: np.ndarray  #: (H,W,3) uint8 RGB
+    camera: Camera
+    detection: Detection | None
+    scores: list[Score]  #: the detector's row first
+    hands: dict[str, Hand | None]  #: by method; None where it found nothing
+
+    def pairs(self) -> list[MappedPair]:
+        """Every method's joints beside the true ones, where there are both."""
+        truth = self.sample.keypoints_3d
+        if truth is None or self.detection is None:
+            return []
+        joints = {DETECTOR_ROW: self.detection.landmarks_world}
+        joints |= {name: None if hand is None else hand.keypoints_3d for name, hand in self.hands.items()}
+        return [
+            MappedPair(
+                self.sample.dataset, self.sample.id, name, self.detection.side, found.astype(float), truth
+            )
+            for name, found in joints.items()
+            if found is not None
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What one method says of a hand."""
+
+    figure: Points
+    pixels: np.ndarray | None  # (21,2)
+    in_camera_frame: bool
+    confidence: np.ndarray  # (21,)
 
 
 def compare(
-    samples: Iterable[AnnotatedHand], detector: Detector, methods: dict[str, Reconstructor]
-) -> Iterator[list[Score]]:
-    """Scores of the detector's own landmarks and of every method, sample by sample, on the same detections.
+    samples: Iterable[AnnotatedHand],
+    detector: Detector,
+    methods: dict[str, Reconstructor],
+    *,
+    same_vertices: bool = True,
+) -> Iterator[ComparedHand]:
+    """Scores of the detector's own landmarks and of every method, hand by hand, on the same detections.
 
     The detector sees the whole image and is not told where the hands are; see :func:`match` for which
-    detection counts for which annotated hand.
+    detection counts for which annotated hand. ``same_vertices``: the methods' hand model has the order of
+    MANO's vertices, as the truth has.
     """
     by_image: dict[Path, list[AnnotatedHand]] = {}
     for sample in samples:
@@ -61,12 +97,13 @@ def compare(
                 if sample.intrinsics is None
                 else Camera(width, height, *sample.intrinsics)
             )
-            scores = [_score(sample, DETECTOR_ROW, detection, width, *_own_landmarks(detection))]
-            for name, method in methods.items():
-                scores.append(
-                    _score(sample, name, detection, width, *_hand(method, image, camera, detection))
-                )
-            yield scores
+            hands = {name: _hand(method, image, camera, detection) for name, method in methods.items()}
+            seen = {DETECTOR_ROW: _own_landmarks(detection)}
+            seen |= {name: None if hand is None else _seen(hand) for name, hand in hands.items()}
+            scores = [
+                _score(sample, name, detection, width, what, same_vertices) for name, what in seen.items()
+            ]
+            yield ComparedHand(sample, image, camera, detection, scores, hands)
 
 
 def match(annotated: list[AnnotatedHand], detections: list[Detection]) -> list[Detection | None]:
@@ -74,7 +111,8 @@ def match(annotated: list[AnnotatedHand], detections: list[Detection]) -> list[D
 
     Pairs are made one to one, the nearest in the image first, if their keypoints are on average nearer
     than half the size of the annotated hand. Hands without annotated pixels then take what is left, their
-    own side first; nothing says whether they were found.
+    own side first, of those whose middle lies in their box where they have one; else nothing says whether
+    they were found.
     """
     matches: list[Detection | None] = [None] * len(annotated)
     free = [d for d in detections if d.keypoints_px is not None]
@@ -89,32 +127,18 @@ def match(annotated: list[AnnotatedHand], detections: list[Detection]) -> list[D
             matches[i] = detection
             free = [d for d in free if d is not detection]
     for i, sample in enumerate(annotated):
-        if sample.keypoints_2d is None and free:
-            matches[i] = max(free, key=lambda d: (d.side == sample.side, d.score))
+        there = [d for d in free if _in_box(d.keypoints_px, sample.bbox_px)]
+        if sample.keypoints_2d is None and there:
+            matches[i] = max(there, key=lambda d: (d.side == sample.side, d.score))
             free = [d for d in free if d is not matches[i]]
     return matches
 
 
-def summarise(scores: list[Score], methods: Iterable[str]) -> list[dict[str, str | float]]:
-    """Means by data set and method, then over all.
-
-    A mean is over the hands that every method found, so that none gains by failing on the hard ones.
-    """
-    missed = {s.id for s in scores if not s.found}
-    rows: list[dict[str, str | float]] = []
-    datasets = [*dict.fromkeys(score.dataset for score in scores)]
-    for dataset in [*datasets, 'all'] if len(datasets) > 1 else datasets:
-        for method in methods:
-            chosen = [s for s in scores if s.method == method and dataset in (s.dataset, 'all')]
-            row: dict[str, str | float] = {'dataset': dataset, 'method': method, 'n': len(chosen)}
-            row['found'] = sum(s.found for s in chosen)
-            row['side_correct'] = sum(s.side_correct is True for s in chosen)
-            row['side_known'] = sum(s.side_correct is not None for s in chosen)
-            for field in fields(Score)[5:]:
-                values = np.array([getattr(s, field.name) for s in chosen if s.id not in missed])
-                row[field.name] = float(np.nanmean(values)) if np.isfinite(values).any() else float('nan')
-            rows.append(row)
-    return rows
+def _in_box(keypoints_px: np.ndarray | None, bbox_px: np.ndarray | None) -> bool:
+    if bbox_px is None or keypoints_px is None:
+        return bbox_px is None
+    middle = keypoints_px.mean(axis=0)
+    return bool((middle >= bbox_px[:2]).all() and (middle <= bbox_px[2:]).all())
 
 
 def _size_px(sample: AnnotatedHand) -> float:
@@ -130,24 +154,30 @@ def _distance_px(keypoints_px: np.ndarray | None, sample: AnnotatedHand) -> floa
     return mpjpe(keypoints_px[sample.visible], sample.keypoints_2d[sample.visible])
 
 
-def _own_landmarks(detection: Detection | None) -> tuple[np.ndarray | None, np.ndarray | None, bool]:
-    if detection is None:
-        return None, None, False
-    return detection.landmarks_world, detection.keypoints_px, False
+def _own_landmarks(detection: Detection | None) -> _Seen | None:
+    if detection is None or detection.landmarks_world is None:
+        return None
+    return _Seen(Points(detection.landmarks_world), detection.keypoints_px, False, UNKNOWN)
 
 
 def _hand(
     method: Reconstructor, image: np.ndarray, camera: Camera, detection: Detection | None
-) -> tuple[np.ndarray | None, np.ndarray | None, bool]:
+) -> Hand | None:
     if detection is None:
-        return None, None, False
+        return None
     try:
-        hand = method.reconstruct(image, camera, detection)
+        return method.reconstruct(image, camera, detection)
     except FrameError:
-        hand = None
-    if hand is None:
-        return None, None, False
-    return hand.keypoints_3d.astype(np.float64), hand.keypoints_2d.astype(np.float64), True
+        return None
+
+
+def _seen(hand: Hand) -> _Seen:
+    return _Seen(
+        figure=Points(hand.keypoints_3d.astype(np.float64), hand.vertices.astype(np.float64)),
+        pixels=hand.keypoints_2d.astype(np.float64),
+        in_camera_frame=True,
+        confidence=hand.joint_confidence.astype(np.float64),
+    )
 
 
 def _score(
@@ -155,26 +185,29 @@ def _score(
     method: str,
     detection: Detection | None,
     width: int,
-    points: np.ndarray | None,
-    pixels: np.ndarray | None,
-    in_camera_frame: bool,
+    seen: _Seen | None,
+    same_vertices: bool,
 ) -> Score:
-    def error(measure: Callable[[np.ndarray, np.ndarray], float], said: bool = True) -> float:
-        if not said or points is None or sample.keypoints_3d is None:
-            return float('nan')
-        return measure(points, sample.keypoints_3d)
-
-    distance = _distance_px(pixels, sample)
+    measures: dict[str, float] = {}
+    errors = UNKNOWN
+    if seen is not None and sample.keypoints_3d is not None:
+        truth = Points(sample.keypoints_3d, sample.vertices)
+        errors = aligned_joint_errors(seen.figure.joints, truth.joints)
+        measures |= spatial_measures(
+            seen.figure, truth, same_frame=seen.in_camera_frame, same_vertices=same_vertices
+        )
+        measures |= surface_measures(seen.figure, truth, same_vertices=same_vertices)
+    if seen is not None and seen.pixels is not None and np.isfinite(size := _size_px(sample)):
+        assert sample.keypoints_2d is not None  # or it would have no size
+        distances = np.linalg.norm(seen.pixels - sample.keypoints_2d, axis=1)[sample.visible]
+        measures |= pixel_measures(distances, size, REFERENCE_WIDTH_PX / width)
     return Score(
         id=sample.id,
         dataset=sample.dataset,
         method=method,
-        found=points is not None,
+        found=seen is not None,
         side_correct=None if sample.side is None else detection is not None and detection.side == sample.side,
-        pa_mpjpe_mm=1e3 * error(pa_mpjpe),
-        bone_angle_deg=error(bone_angle_deg),
-        root_mpjpe_mm=1e3 * error(root_relative_mpjpe),
-        mpjpe_mm=1e3 * error(mpjpe, in_camera_frame),
-        error_2d_px=distance * REFERENCE_WIDTH_PX / width,
-        error_2d_box=distance / _size_px(sample),
+        measures=measures,
+        joint_errors_m=errors,
+        confidence=UNKNOWN if seen is None else seen.confidence,
     )

@@ -1,4 +1,4 @@
-"""Errors of 21 keypoints against ground truth. Metres in, metres and degrees out."""
+"""Errors of keypoints and vertices against ground truth. Metres in, metres and degrees out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from hand_mesh_ros.hand_model.keypoints import KEYPOINT_PARENTS
 
 _CHILDREN = np.arange(1, 21)
 _PARENTS = np.asarray(KEYPOINT_PARENTS[1:])
+
+#: Of the curve whose area is taken, as FreiHAND's evaluation has it.
+_LARGEST_ERROR_M, _THRESHOLDS = 0.050, 100
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -35,10 +38,30 @@ def root_relative_mpjpe(predicted: np.ndarray, truth: np.ndarray) -> float:
     return mpjpe(predicted - predicted[0], truth - truth[0])
 
 
-def pa_mpjpe(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Mean distance after the similarity that brings ``predicted`` closest ("Procrustes-aligned")."""
+def aligned(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """``predicted`` (N,3) after the similarity that brings it closest to ``truth`` (N,3)."""
     scale, rotation, shift = similarity(predicted, truth)
-    return mpjpe(scale * predicted @ rotation.T + shift, truth)
+    return scale * predicted @ rotation.T + shift
+
+
+def pa_mpjpe(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Mean distance of points (N,3) once they are aligned ("Procrustes-aligned")."""
+    return mpjpe(aligned(predicted, truth), truth)
+
+
+def pck(distances: np.ndarray, threshold: float) -> float:
+    """Share of the distances (N,) within ``threshold``, in their unit; one that is no number is not."""
+    return float((distances <= threshold).mean())
+
+
+def pck_auc(distances_m: np.ndarray) -> float:
+    """Area, 0 to 1, under the share of distances (N,) within a threshold, from 0 to 50 mm.
+
+    By the trapezoidal rule over 100 thresholds, as in FreiHAND's evaluation.
+    """
+    thresholds = np.linspace(0.0, _LARGEST_ERROR_M, _THRESHOLDS)
+    shares = (distances_m <= thresholds[:, None]).mean(axis=1)
+    return float((shares[1:] + shares[:-1]).mean() / 2.0)
 
 
 def bone_angle_deg(predicted: np.ndarray, truth: np.ndarray) -> float:

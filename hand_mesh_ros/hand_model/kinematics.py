@@ -111,7 +111,8 @@ class KeypointKinematics:
         local = rotation_matrices(hand_poses.reshape(count, 15, 3))
         rest_joints = self._joints + (betas @ self._joints_by_betas.reshape(48, 10).T).reshape(count, 16, 3)
         rest = self._keypoints + (betas @ self._keypoints_by_betas.reshape(63, 10).T).reshape(count, 21, 3)
-        rest[:, _TIPS] += ((local - np.eye(3)).reshape(count, 135) @ self._tip_posedirs.T).reshape(count, 5, 3)
+        turned_by = (local - np.eye(3)).reshape(count, 135)
+        rest[:, _TIPS] += (turned_by @ self._tip_posedirs.T).reshape(count, 5, 3)
 
         rotations, joints = np.empty((count, 16, 3, 3)), np.empty((count, 16, 3))
         rotations[:, 0], joints[:, 0] = orientations, rest_joints[:, 0]

@@ -44,7 +44,8 @@ class ImageEncoder(nn.Module):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         #: Whether training leaves the statistics of the backbone's normalisation as they are.
         self.frozen_statistics = False
-        self.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        # Twice as fast on a CPU; torch's annotations do not have this form
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps (B,C,S/stride,S/stride) of RGB images (B,3,S,S) float, 0..1."""

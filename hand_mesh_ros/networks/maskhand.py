@@ -110,8 +110,9 @@ class MaskHand(nn.Module):
         shapes = self.encoder.image_encoder.shapes
         self.decoder = TokenDecoder(configuration, shapes, self.tokens, codes)
         self.confidence = ConfidenceHead(configuration.width, self.tokens, shapes[0])
-        #: How sharply the first pose's logits fall with the distance to its codes; before a softplus.
-        self.sharpness = nn.Parameter(torch.tensor(1.0))
+        #: How sharply the first pose's logits fall with the distance to its codes, before a softplus. It
+        #: begins where the cross entropy of those logits alone is lowest.
+        self.sharpness = nn.Parameter(torch.tensor(-3.9))
         self.vq_mano = vq_mano.requires_grad_(False)
 
     def context(self, images: Tensor, cues: HandCues, image_present: Tensor) -> HandContext:

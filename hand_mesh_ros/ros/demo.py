@@ -58,12 +58,14 @@ class DemoError(HandMeshError):
     """The demo ran and did not do what it is to show."""
 
 
-def run_demo(source: str | None, out: Path) -> int:
+def run_demo(source: str | None, out: Path, method: str, weights: Path | None) -> int:
     """Play ``source`` through the node; write ``out``/bag and ``out``/overlays, print a table.
 
     :param source: an image, a video, a folder of both or the number of a webcam (for 20 s); None renders
         a clip of moving hands.
     :param out: a folder; what an earlier demo left there is replaced.
+    :param method: of the node.
+    :param weights: of that method; None for those of the package.
     :return: 0.
     :raises HandMeshError: a source that is none, or nothing came out; says why.
     """
@@ -71,8 +73,12 @@ def run_demo(source: str | None, out: Path) -> int:
         shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     player_parameters = {'subscribers': '2', **_player_parameters(source, out)}  # the node and the recorder
+    node_parameters = {'method': method}
+    if weights is not None:
+        node_parameters['weights_path'] = json.dumps(str(weights.resolve()))
+    seconds = None if source is None or not source.isdecimal() else _WEBCAM_S
     with _own_domain():
-        _record_run(out, player_parameters, None if source is None or not source.isdecimal() else _WEBCAM_S)
+        _record_run(out, node_parameters, player_parameters, seconds)
     result = report(out / 'bag', _NODE)
     if result.frames_in == 0 or result.frames_out == 0:
         raise DemoError(
@@ -100,7 +106,9 @@ def _player_parameters(source: str | None, out: Path) -> dict[str, str]:
     return {'source': str(clip.video), 'cameras_file': str(clip.cameras)}
 
 
-def _record_run(out: Path, player_parameters: dict[str, str], seconds: float | None) -> None:
+def _record_run(
+    out: Path, node_parameters: dict[str, str], player_parameters: dict[str, str], seconds: float | None
+) -> None:
     """Run node and player, record what they publish; both have ended when this returns."""
     node_log, player_log = out / 'node.log', out / 'player.log'
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -108,7 +116,7 @@ def _record_run(out: Path, player_parameters: dict[str, str], seconds: float | N
     try:
         with (
             BagRecorder(recorder_node, out / 'bag', _TOPICS) as recorder,
-            _process('hand_mesh_ros.ros.node', {}, node_log) as node,
+            _process('hand_mesh_ros.ros.node', node_parameters, node_log) as node,
         ):
             print('starting the node')
 

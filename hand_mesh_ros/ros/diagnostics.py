@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ class Snapshot:
     new_drops: dict[str, int]
     inference_ms: tuple[float, float]  #: median and 95th percentile; NaN where there was no frame
     latency_ms: tuple[float, float]  #: the same, from the image's stamp to the publishing of its hands
+    network_ms: tuple[float, float]  #: the same, of the network on all hands of a frame; NaN without one
 
 
 class Statistics:
@@ -51,11 +53,13 @@ class Statistics:
             self._frames_in += 1
             self._last_frame_s = time.monotonic()
 
-    def frame_out(self, inference_ms: float, latency_ms: float) -> None:
-        """The hands of an image were published."""
+    def frame_out(self, inference_ms: float, latency_ms: float, network_ms: float | None = None) -> None:
+        """The hands of an image were published; ``network_ms`` where a network looked at them."""
         with self._lock:
             self._frames_out += 1
             self._inference_ms.append(inference_ms)
+            if network_ms is not None:
+                self._network_ms.append(network_ms)
             if abs(latency_ms) < _LONGEST_LATENCY_MS:
                 self._latency_ms.append(latency_ms)
 
@@ -83,6 +87,7 @@ class Statistics:
                 new_drops=dict(self._drops - self._window_drops),
                 inference_ms=_median_and_p95(self._inference_ms),
                 latency_ms=_median_and_p95(self._latency_ms),
+                network_ms=_median_and_p95(self._network_ms),
             )
             self._start_window()
             return snapshot
@@ -94,6 +99,7 @@ class Statistics:
         self._window_drops = self._drops.copy()
         self._inference_ms: list[float] = []
         self._latency_ms: list[float] = []
+        self._network_ms: list[float] = []
 
 
 def silence_hint(topic: str, transport: str, qos: QoSProfile, publishers: Sequence[TopicEndpointInfo]) -> str:
@@ -130,6 +136,7 @@ def diagnostics_message(node: Node, snapshot: Snapshot, problems: list[str]) -> 
         'inference p95 (ms)': f'{snapshot.inference_ms[1]:.1f}',
         'stamp to publish p50 (ms)': f'{snapshot.latency_ms[0]:.1f}',
         'stamp to publish p95 (ms)': f'{snapshot.latency_ms[1]:.1f}',
+        **_network_times(snapshot.network_ms),
         **{f'dropped: {reason}': count for reason, count in sorted(snapshot.drops.items())},
     }
     status = DiagnosticStatus(
@@ -142,6 +149,13 @@ def diagnostics_message(node: Node, snapshot: Snapshot, problems: list[str]) -> 
     message = DiagnosticArray(status=[status])
     message.header.stamp = node.get_clock().now().to_msg()
     return message
+
+
+def _network_times(network_ms: tuple[float, float]) -> dict[str, str]:
+    """None where no network looked at a hand."""
+    if math.isnan(network_ms[0]):
+        return {}
+    return {'network p50 (ms)': f'{network_ms[0]:.1f}', 'network p95 (ms)': f'{network_ms[1]:.1f}'}
 
 
 def _median_and_p95(values: list[float]) -> tuple[float, float]:

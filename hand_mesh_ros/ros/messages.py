@@ -85,12 +85,15 @@ def hand_from_message(message: HandMesh, models: Mapping[Side, HandModel]) -> Ha
     )
 
 
-def model_info(models: Mapping[Side, HandModel], method: str, backend: str) -> HandModelInfo:
+def model_info(
+    models: Mapping[Side, HandModel], method: str, backend: str, weights_hash: str = ''
+) -> HandModelInfo:
     """What all hands of a node have in common; ``models`` holds both sides."""
     right, left = models['right'], models['left']
     return HandModelInfo(
         method=method,
         backend=backend,
+        weights_hash=weights_hash,
         model_name=right.name,
         model_hash=right.sha256,
         model_license=right.license,

@@ -80,22 +80,28 @@ class HandMeshNode(Node):
         self._calibration_problem = ''
 
     def configure(self) -> None:
-        """Load hand model and detector, announce them on ~/info.
+        """Load hand model, detector and network, run them once, announce them on ~/info.
 
         :raises ConfigurationError: a parameter that cannot work.
-        :raises FileFormatError: a hand model file that is none.
+        :raises FileFormatError: a file of a hand model or of weights that is none.
         """
         settings = self._settings
         self._estimator = HandMeshEstimator(
             settings.method,
-            hand_model=Path(settings.hand_model_path).expanduser() if settings.hand_model_path else None,
+            hand_model=_path(settings.hand_model_path),
+            weights=_path(settings.weights_path),
+            sampling_steps=settings.sampling_steps,
+            threads=settings.threads,
             max_hands=settings.max_hands,
             min_score=settings.min_score,
             hand_length_m=settings.hand_length_m or None,
             streaming=True,
         )
         warm_up(self._estimator)
-        info = messages.model_info(self._estimator.models, settings.method, backend='numpy')
+        estimator = self._estimator
+        info = messages.model_info(
+            estimator.models, estimator.method, estimator.backend, estimator.weights_hash
+        )
         self._outputs = Outputs(self, self._estimator.faces, info)
 
     def activate(self) -> None:
@@ -221,8 +227,9 @@ class HandMeshNode(Node):
         start = time.monotonic()
         estimate = self._estimator.estimate(image, camera, boxes)
         inference_ms = 1e3 * (time.monotonic() - start)
+        network_ms = estimate.timing_ms.get('network') if estimate.hands else None
         self._outputs.publish(header, image, camera, estimate.hands, settings)
-        self._statistics.frame_out(inference_ms, 1e3 * self._age_s(frame.image))
+        self._statistics.frame_out(inference_ms, 1e3 * self._age_s(frame.image), network_ms)
 
     def _info_of(self, header: Header) -> CameraInfo | None:
         """The CameraInfo of the image's own stamp; else, as cameras seldom change, the newest."""
@@ -274,6 +281,10 @@ def _input_qos(depth: int = 1) -> QoSProfile:
     The depth is 1 for images: one that is queued is late.
     """
     return QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def _path(parameter: str) -> Path | None:
+    return Path(parameter).expanduser() if parameter else None
 
 
 def _work(node: HandMeshNode, stopping: threading.Event) -> None:

@@ -23,6 +23,7 @@ from rclpy.parameter import Parameter
 
 from hand_mesh_ros.camera import DEFAULT_FOV_DEG
 from hand_mesh_ros.errors import ConfigurationError
+from hand_mesh_ros.inference.network import DEFAULT_STEPS, MAX_STEPS, MIN_STEPS
 from hand_mesh_ros.reconstruction import METHODS
 
 
@@ -55,7 +56,26 @@ def parameter(
 class NodeParameters:
     """Parameters of hand_mesh_node."""
 
-    method: str = parameter('fit', 'How hands are reconstructed.', choices=METHODS, read_only=True)
+    method: str = parameter(
+        METHODS[0],
+        'How hands are reconstructed: maskhand, a network, needs PyTorch; fit is the baseline without one.',
+        choices=METHODS,
+        read_only=True,
+    )
+    weights_path: str = parameter(
+        '',
+        'Of maskhand: weights that hand-mesh train wrote; empty for those of the package.',
+        read_only=True,
+    )
+    sampling_steps: int = parameter(
+        DEFAULT_STEPS,
+        'Of maskhand: iterations of the sampling of a pose.',
+        limits=(MIN_STEPS, MAX_STEPS),
+        read_only=True,
+    )
+    threads: int = parameter(
+        0, "Of maskhand: PyTorch's threads; 0 for all cores.", limits=(0, 256), read_only=True
+    )
     detector: str = parameter(
         'mediapipe',
         'How hands are found: mediapipe looks for them; boxes takes them from the topic hand_boxes, paired '

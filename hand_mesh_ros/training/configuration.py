@@ -118,10 +118,14 @@ def _converted(value: Any, kind: Any) -> Any:
         if value not in typing.get_args(kind):
             raise ConfigurationError(f'{value!r} is none of {", ".join(map(str, typing.get_args(kind)))}')
         return value
+    if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(_converted(item, typing.get_args(kind)[0]) for item in value)
     if kind is float and type(value) is int:
         return float(value)
     # YAML's true is an int to isinstance
     if type(value) is not kind:
+        if typing.get_origin(kind) is tuple:
+            raise ConfigurationError(f'{value!r} is no list')
         hint = ' (YAML wants a point in it: 1.0e-3)' if kind is float and isinstance(value, str) else ''
         raise ConfigurationError(f'{value!r} is not of type {kind.__name__}{hint}')
     return value

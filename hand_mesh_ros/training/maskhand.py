@@ -64,7 +64,7 @@ class CorruptionConfiguration:
     all_masked: float = 0.4  #: share of hands with every token masked; the others follow the cosine
     wrong_tokens: float = 0.5  #: highest share of known tokens that come from the cues instead of the truth
     no_image: float = 0.1  #: share of hands without an image
-    no_cues: float = 0.03  #: share of hands without any cue, besides those that lack some
+    no_cues: float = 0.05  #: share of hands without any cue, besides those that lack some
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
@@ -159,7 +159,7 @@ class MaskHandObjective:
 
     def evaluate(self) -> dict[str, float]:
         """Errors on the held-out hands: see ``_EVALUATIONS``; ``aligned_mm`` is of all that is shipped."""
-        figures = {}
+        figures: dict[str, float] = {}
         for name, (steps, use_image) in _EVALUATIONS.items():
             totals = {'aligned_mm': 0.0, 'keypoint_mm': 0.0, 'landmarks': 0.0}
             count = self._configuration.held_out_samples

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,23 +33,19 @@ class Samples(NamedTuple):
 
     def to(self, device: torch.device) -> Samples:
         """The same on another device."""
-        cues = HandCues(*(t.to(device, non_blocking=True) for t in self.cues))
-        others = {
-            name: None if value is None else value.to(device, non_blocking=True)
-            for name, value in self._asdict().items()
-            if name != 'cues'
-        }
-        return Samples(cues=cues, **others)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def part(self, start: int, stop: int) -> Samples:
         """Some of the hands."""
-        cues = HandCues(*(t[start:stop] for t in self.cues))
-        others = {
-            name: None if value is None else value[start:stop]
-            for name, value in self._asdict().items()
-            if name != 'cues'
-        }
-        return Samples(cues=cues, **others)
+        return self._each(lambda tensor: tensor[start:stop])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Samples:
+        images, cues, *others = self
+        return Samples(
+            None if images is None else change(images),
+            HandCues(*(change(tensor) for tensor in cues)),
+            *(change(tensor) for tensor in others),
+        )
 
 
 class SampleMaker(Dataset[Samples]):
@@ -66,7 +62,7 @@ class SampleMaker(Dataset[Samples]):
         self._residuals, self._pictures, self._size = residuals, pictures, size
         self._hands: SyntheticHands | None = None
 
-    def __getitem__(self, indices: np.ndarray) -> Samples:  # type: ignore[override]
+    def __getitem__(self, indices: np.ndarray) -> Samples:
         """The samples with these numbers (N,)."""
         if self._hands is None:  # here, that each process has its own
             bank = ResidualBank.shipped() if self._residuals else None

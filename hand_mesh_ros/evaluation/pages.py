@@ -1,0 +1,189 @@
+"""The hands that came out worst, to be looked at: every method's mesh beside the true skeleton."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from html import escape
+from itertools import count
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.evaluation.comparison import DETECTOR_ROW, ComparedHand
+from hand_mesh_ros.evaluation.scores import Score
+from hand_mesh_ros.hand import Hand, Side
+from hand_mesh_ros.rendering.overlay import draw_hands, draw_keypoints
+
+#: Side of one picture, and height of the line of text above it, pixels.
+_PANEL, _HEADER = 256, 22
+
+#: Side of what is shown, over the larger side of the box around the hand.
+_SURROUNDINGS = 1.7
+
+_HANDS_OF_SHEET = 8
+_INK, _PAPER, _MISSING = (235, 235, 235), 24, 60
+
+_STYLE = 'body{font-family:sans-serif}td,th{padding:2px 10px;text-align:right}img{max-width:100%}'
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    name: str
+    errors: list[str]  # of each method
+    strip: np.ndarray  # PNG
+
+
+class WorstHands:
+    """Keeps pictures of the hands with the largest errors, as they come by."""
+
+    def __init__(self, limit: int, faces: Mapping[Side, np.ndarray]) -> None:
+        """Keep ``limit`` hands; ``faces``: (F,3) of each side's model."""
+        self._limit, self._faces = limit, faces
+        self._heap: list[tuple[float, int, _Entry]] = []
+        self._numbers = count()
+        self._methods: list[str] = []
+
+    def add(self, compared: ComparedHand) -> None:
+        """Consider a hand. Its error is that of the first method, a hand not found being the worst.
+
+        That is the aligned joint error in millimetres; without a truth in space the error in the image in
+        hundredths of the hand's box.
+        """
+        self._methods = [score.method for score in compared.scores]
+        first = compared.scores[min(1, len(compared.scores) - 1)]
+        error = _error(first)[0]
+        if not np.isnan(error) and (len(self._heap) < self._limit or error > self._heap[0][0]):
+            heapq.heappush(self._heap, (error, -next(self._numbers), self._entry(compared)))
+            if len(self._heap) > self._limit:
+                heapq.heappop(self._heap)
+
+    def write(self, folder: Path) -> None:
+        """Write sheet_001.png and so on, worst first, and index.html, which lists what is on them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        entries = [entry for *_, entry in sorted(self._heap, key=lambda item: item[:2], reverse=True)]
+        rows, pictures = [], []
+        for first in range(0, len(entries), _HANDS_OF_SHEET):
+            sheet = entries[first : first + _HANDS_OF_SHEET]
+            name = f'sheet_{first // _HANDS_OF_SHEET + 1:03d}.png'
+            strips = [cv2.imdecode(entry.strip, cv2.IMREAD_COLOR) for entry in sheet]
+            (folder / name).write_bytes(cv2.imencode('.png', np.vstack(strips))[1].tobytes())
+            pictures.append(f'<h2 id="{name}">{name}</h2><img src="{name}" alt="">')
+            for rank, entry in enumerate(sheet, start=first + 1):
+                cells = [f'<a href="#{name}">{rank}</a>', escape(entry.name), *map(escape, entry.errors)]
+                rows.append('<tr>' + ''.join(f'<td>{cell}</td>' for cell in cells) + '</tr>')
+        heads = ''.join(f'<th>{escape(name)}</th>' for name in ['', 'hand', *self._methods])
+        page = [
+            f'<!doctype html><meta charset="utf-8"><title>Worst hands</title><style>{_STYLE}</style>',
+            '<p>Aligned joint error in mm; of hands without a truth in space, error in the image in % of the '
+            'box. On the sheets: the true skeleton, then every method.</p>',
+            f'<table><tr>{heads}</tr>',
+            *rows,
+            '</table>',
+            *pictures,
+        ]
+        (folder / 'index.html').write_text('\n'.join(page) + '\n', encoding='utf-8')
+
+    def _entry(self, compared: ComparedHand) -> _Entry:
+        sample, window = compared.sample, _Window.around(compared)
+        image = window.cut(compared.image)
+        name = f'{sample.dataset} {sample.id}'
+        panels = [_titled(_truth(compared, image, window), name)]
+        for score in compared.scores:
+            picture = self._panel(compared, score.method, image, window)
+            panels.append(_titled(picture, f'{score.method} {_error(score)[1]}'))
+        strip = cv2.cvtColor(np.hstack(panels), cv2.COLOR_RGB2BGR)
+        errors = [_error(score)[1] for score in compared.scores]
+        return _Entry(f'{name} ({sample.image.name})', errors, cv2.imencode('.png', strip)[1])
+
+    def _panel(self, compared: ComparedHand, method: str, image: np.ndarray, window: _Window) -> np.ndarray:
+        if method == DETECTOR_ROW:
+            if compared.detection is None or compared.detection.keypoints_px is None:
+                return np.full_like(image, _MISSING)
+            return draw_keypoints(image, window.pixels(compared.detection.keypoints_px))
+        hand = compared.hands[method]
+        if hand is None:
+            return np.full_like(image, _MISSING)
+        return draw_hands(image, [window.hand(hand)], self._faces, window.camera(compared.camera))
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A square of an image, enlarged to a panel."""
+
+    x0: int
+    y0: int
+    side: int
+
+    @classmethod
+    def around(cls, compared: ComparedHand) -> _Window:
+        """Around the true hand, else where it was seen, else the whole image."""
+        sample, points = compared.sample, None
+        if sample.keypoints_2d is not None and sample.visible.any():
+            points = sample.keypoints_2d[sample.visible]
+        elif compared.detection is not None:
+            points = compared.detection.keypoints_px
+        elif sample.bbox_px is not None:
+            points = sample.bbox_px.reshape(2, 2)
+        if points is None or not np.isfinite(points).all():
+            height, width = compared.image.shape[:2]
+            return cls(0, 0, max(height, width))
+        low, high = points.min(axis=0), points.max(axis=0)
+        longest = 2 * max(compared.image.shape[:2])
+        side = int(np.clip(_SURROUNDINGS * (high - low).max(), 16, longest))
+        x0, y0 = np.clip((low + high - side) / 2, -longest, longest).astype(int)
+        return cls(int(x0), int(y0), side)
+
+    @property
+    def scale(self) -> float:
+        return _PANEL / self.side
+
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """The square of an image (H,W,3), black outside: (_PANEL,_PANEL,3)."""
+        shift = 0.5 * self.scale - 0.5
+        matrix = np.array(
+            [[self.scale, 0, shift - self.scale * self.x0], [0, self.scale, shift - self.scale * self.y0]]
+        )
+        way = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR
+        return cv2.warpAffine(image, matrix, (_PANEL, _PANEL), flags=way)
+
+    def pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (N,2) of the image, in the panel."""
+        return (pixels - (self.x0, self.y0) + 0.5) * self.scale - 0.5
+
+    def camera(self, camera: Camera) -> Camera:
+        """The panel's camera."""
+        return camera.window(self.x0, self.y0, self.side, self.side, self.scale)
+
+    def hand(self, hand: Hand) -> Hand:
+        """The hand with its pixels in the panel."""
+        box = self.pixels(hand.bbox_px.reshape(2, 2)).ravel()
+        return replace(hand, keypoints_2d=self.pixels(hand.keypoints_2d), bbox_px=box)
+
+
+def _truth(compared: ComparedHand, image: np.ndarray, window: _Window) -> np.ndarray:
+    sample = compared.sample
+    if sample.keypoints_2d is None:
+        return image
+    pixels = np.where(sample.visible[:, None], window.pixels(sample.keypoints_2d), np.nan)
+    return draw_keypoints(image, pixels)
+
+
+def _error(score: Score) -> tuple[float, str]:
+    """Number to sort by, and what to write."""
+    if not score.found:
+        return float('inf'), 'not found'
+    if 'pa_mpjpe_mm' in score.measures:
+        error = score.measures['pa_mpjpe_mm']
+        return error, f'{error:.1f} mm'
+    error = 100.0 * score.measures.get('error_2d_box', float('nan'))
+    return error, f'{error:.1f} %' if np.isfinite(error) else ''
+
+
+def _titled(panel: np.ndarray, title: str) -> np.ndarray:
+    header = np.full((_HEADER, panel.shape[1], 3), _PAPER, np.uint8)
+    cv2.putText(header, title, (4, _HEADER - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)
+    return np.vstack([header, panel])

@@ -1,0 +1,63 @@
+"""What every method of reconstruction has in common, and the one way out."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.detection.detection import Detection
+from hand_mesh_ros.hand import Hand, ScaleSource
+from hand_mesh_ros.hand_model.model import HandModel
+
+
+class Reconstructor(Protocol):
+    """One method of reconstruction. Not thread-safe."""
+
+    backend: str  #: what does the work, e.g. "numpy"
+    weights_hash: str  #: SHA-256 of the network's weights, hexadecimal; empty when the method has none
+    timing_ms: dict[str, float]  #: milliseconds that parts of the last reconstruction took, always the same
+
+    def reconstruct(self, image: np.ndarray, camera: Camera, detection: Detection) -> Hand | None:
+        """The hand of ``detection`` in ``image`` (H,W,3) uint8 RGB; None where nothing can be said of it."""
+        ...
+
+
+def assemble_hand(
+    model: HandModel,
+    camera: Camera,
+    detection: Detection,
+    *,
+    global_orient: np.ndarray,
+    hand_pose: np.ndarray,
+    betas: np.ndarray,
+    transl: np.ndarray,
+    confidence: np.ndarray,
+    scale: ScaleSource,
+) -> Hand:
+    """Pose ``model`` and put together the record that leaves the library.
+
+    Parameters are rounded to float32 first, so that what is published reproduces the published vertices.
+    ``confidence`` (21,) is per keypoint; the hand's score is their mean.
+    """
+    global_orient, hand_pose = np.asarray(global_orient, np.float32), np.asarray(hand_pose, np.float32)
+    betas, transl = np.asarray(betas, np.float32), np.asarray(transl, np.float32)
+    posed = model.posed(global_orient, hand_pose, betas, transl)
+    return Hand(
+        side=detection.side,
+        side_score=detection.side_score,
+        score=float(np.mean(confidence)),
+        bbox_px=np.asarray(detection.bbox_px, np.float32),
+        global_orient=global_orient,
+        hand_pose=hand_pose,
+        betas=betas,
+        transl=transl,
+        keypoints_3d=posed.keypoints.astype(np.float32),
+        keypoints_2d=camera.project(posed.keypoints).astype(np.float32),
+        joint_confidence=np.asarray(confidence, np.float32),
+        vertices=posed.vertices.astype(np.float32),
+        T_camera_hand=posed.T_camera_hand,
+        T_camera_fingertips=posed.T_camera_fingertips,
+        scale_source=scale,
+    )

@@ -1,0 +1,134 @@
+"""The learned method: a network sees each hand in a crop of its own."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.crop_image import crop_image
+from hand_mesh_ros.crop_view import CropView, view_of_box, view_of_hand
+from hand_mesh_ros.cues import Cues
+from hand_mesh_ros.detection.cues import detected_cues
+from hand_mesh_ros.detection.detection import Detection
+from hand_mesh_ros.errors import FrameError
+from hand_mesh_ros.hand import Hand, Side
+from hand_mesh_ros.hand_model.mirroring import mirrored_axis_angles, mirrored_points
+from hand_mesh_ros.hand_model.model import HandModel
+from hand_mesh_ros.hand_model.rotations import axis_angles, rotation_matrices
+from hand_mesh_ros.inference.network import HandNetwork, NetworkOutput
+from hand_mesh_ros.placement import place, scale_source
+from hand_mesh_ros.reconstruction.assembly import assemble_hand
+
+#: Pixels; keypoints closer together than this are no hand.
+_SMALLEST_PX = 1.0
+
+#: Mirrors x, y of a crop in which x goes from -1 to 1.
+_CROP_SIGNS = np.array([-1.0, 1.0])
+
+
+class MaskHandReconstructor:
+    """Pose, proportions and confidences are the network's; the detector's keypoints say where the hand is.
+
+    The network knows right hands only: a left one is mirrored when its crop has been taken, and mirrored back
+    when the network has seen it.
+    """
+
+    def __init__(
+        self, models: dict[Side, HandModel], network: HandNetwork, hand_length_m: float | None = None
+    ) -> None:
+        """``hand_length_m``: wrist to tip of the middle finger, hand flat; None for the model's mean hand.
+
+        No picture tells how large a hand is, so that the length is never the network's. Its betas count
+        only when ``models`` are what it learned: to another model they mean another hand.
+
+        Raises ConfigurationError when the model cannot take that length.
+        """
+        self.backend, self.weights_hash = network.backend, network.weights_hash
+        self.timing_ms = {'network': 0.0}
+        self._models, self._network = models, network
+        self._length_given = hand_length_m is not None
+        model = models['right']
+        self._knows_shape = model.sha256 == network.hand_model_hash
+        self._betas = np.zeros(10) if hand_length_m is None else model.betas_for_length(hand_length_m)
+        # Length is so nearly linear in betas that one direction serves all of them
+        longer = model.betas_for_length(1.01 * model.hand_length(np.zeros(10)))
+        self._lengthening = longer / np.linalg.norm(longer)
+
+    def reconstruct(self, image: np.ndarray, camera: Camera, detection: Detection) -> Hand | None:
+        """See :class:`Reconstructor`. Raises FrameError for landmarks or a box that no hand can have.
+
+        ``timing_ms`` then holds ``network``, from the crop to the vertices.
+        """
+        view = self._view(camera, detection)
+        crop, cues = crop_image(image, camera, view), detected_cues(detection, camera, view)
+        start = time.perf_counter()
+        output = self._infer(crop, cues, view, detection.side)
+        hand = self._hand(output, view, camera, detection)
+        self.timing_ms = {'network': 1e3 * (time.perf_counter() - start)}
+        return hand
+
+    def _view(self, camera: Camera, detection: Detection) -> CropView:
+        if detection.keypoints_px is None:
+            return view_of_box(detection.bbox_px, camera, self._network.image_size)
+        rays = np.column_stack([camera.rays(detection.keypoints_px), np.ones(21)])
+        if not np.isfinite(rays).all():
+            raise FrameError('a keypoint lies where the lens of this camera sees nothing')
+        if np.ptp(detection.keypoints_px, axis=0).max() < _SMALLEST_PX:
+            raise FrameError('the keypoints are all on one pixel')
+        return view_of_hand(rays, self._network.image_size)
+
+    def _infer(self, crop: np.ndarray, cues: Cues, view: CropView, side: Side) -> NetworkOutput:
+        """What the network says, its output being a hand of ``side`` in the crop as it was taken."""
+        focal_share = view.focal_px * 2.0 / view.size
+        if side == 'right':
+            return self._network.infer(crop, cues, focal_share)
+        return _mirrored_output(self._network.infer(crop[:, ::-1], _mirrored_cues(cues), focal_share))
+
+    def _hand(self, output: NetworkOutput, view: CropView, camera: Camera, detection: Detection) -> Hand:
+        model, betas = self._models[detection.side], self._shape(output.betas)
+        global_orient = axis_angles(view.R_crop_camera.T @ rotation_matrices(output.global_orient))
+        keypoints = model.posed(global_orient, output.hand_pose, betas, np.zeros(3)).keypoints
+        if detection.keypoints_px is not None:
+            transl = place(keypoints, detection.keypoints_px, camera)
+        else:
+            transl = view.R_crop_camera.T @ output.wrist - keypoints[0]
+            if not (keypoints[:, 2] + transl[2]).min() > 0.0:
+                raise FrameError('the network sees the hand behind the camera')
+        return assemble_hand(
+            model,
+            camera,
+            detection,
+            global_orient=global_orient,
+            hand_pose=output.hand_pose,
+            betas=betas,
+            transl=transl,
+            confidence=output.confidence,
+            scale=scale_source(camera, self._length_given),
+        )
+
+    def _shape(self, betas: np.ndarray) -> np.ndarray:
+        """Betas (10,) with the proportions of the network's and the length that is asked for."""
+        if not self._knows_shape:
+            return self._betas
+        return self._betas + betas - (betas @ self._lengthening) * self._lengthening
+
+
+def _mirrored_cues(cues: Cues) -> Cues:
+    return replace(
+        cues,
+        keypoints=(cues.keypoints * _CROP_SIGNS).astype(np.float32),
+        world=mirrored_points(cues.world).astype(np.float32),
+    )
+
+
+def _mirrored_output(output: NetworkOutput) -> NetworkOutput:
+    return replace(
+        output,
+        global_orient=mirrored_axis_angles(output.global_orient),
+        hand_pose=mirrored_axis_angles(output.hand_pose),
+        wrist=mirrored_points(output.wrist),
+        landmarks=output.landmarks * _CROP_SIGNS,
+    )
