@@ -318,7 +318,9 @@ class SyntheticHands:
         hands = self._placed(np.array([index]))
         crop = view_of_hand(hands.keypoints[0], self._size)
         scene, _ = self._scene(index, hands, 0, crop, rng)
-        right, down = rng.uniform(-0.5, 0.5, 2) * (1.0 / zoom - 1.0)
+        # Not of the scene's numbers: it is the same view, whatever else is in it
+        aside = np.random.default_rng([self._seed, index, 1]).uniform(-0.5, 0.5, 2)
+        right, down = aside * (1.0 / zoom - 1.0)
         ahead = CropView(looking_along(crop.R_crop_camera[2]), crop.focal_px, crop.size)
         view = ahead.turned(0.0, right, down, zoom)
         return self._image(scene, view, hands.source_focal_px[0], rng), hands.keypoints[0], view

@@ -68,7 +68,7 @@ class SampleMaker(Dataset[Samples]):
             bank = ResidualBank.shipped() if self._residuals else None
             self._hands = SyntheticHands(residuals=bank, **self._arguments)
         hands = self._hands
-        return _tensors(hands.batch(indices) if self._pictures else hands.cue_batch(indices), self._size)
+        return samples_of(hands.batch(indices) if self._pictures else hands.cue_batch(indices), self._size)
 
 
 def batches(
@@ -109,7 +109,9 @@ def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _tensors(fields: dict[str, np.ndarray], size: int) -> Samples:
+def samples_of(fields: dict[str, np.ndarray], size: int) -> Samples:
+    """The samples that ``SyntheticHands`` made, in crops of side ``size``."""
+
     def tensor(name: str) -> Tensor:
         return torch.as_tensor(fields[name])
 
