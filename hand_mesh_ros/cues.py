@@ -19,6 +19,7 @@ class Cues:
 
 
 def normalised_world(points: np.ndarray) -> np.ndarray:
-    """Points (21,3), of any unit, from the wrist, with unit RMS distance from their own mean."""
-    size = np.sqrt(((points - points.mean(0)) ** 2).sum(1).mean())
-    return (points - points[0]) / size
+    """Points (...,21,3), of any unit, from the wrist, with unit RMS distance from their own mean."""
+    offsets = points - points.mean(axis=-2, keepdims=True)
+    size = np.sqrt((offsets**2).sum(axis=-1).mean(axis=-1))
+    return (points - points[..., :1, :]) / size[..., None, None]

@@ -1,5 +1,6 @@
 """hand-mesh run and eval, as one would call them, on a clip rendered from the hand model."""
 
+import csv
 import hashlib
 import json
 import os
@@ -316,9 +317,10 @@ def test_eval_compares_the_methods_on_annotated_images(clip, picture, tmp_path, 
     assert main(['eval', str(index), '--out', str(tmp_path / 'out')]) == 0
     table = capsys.readouterr().out
     assert '| clip | mediapipe |' in table and '| clip | fit |' in table
-    rows = (tmp_path / 'out/samples.csv').read_text().splitlines()
-    assert len(rows) == 3
-    fit = dict(zip(rows[0].split(','), rows[2].split(','), strict=True))
+    with open(tmp_path / 'out/samples.csv', newline='') as file:
+        rows = {row['method']: row for row in csv.DictReader(file)}
+    assert set(rows) >= {'mediapipe', 'fit'}
+    fit = rows['fit']
     assert fit['found'] == fit['side_correct'] == 'True'
     assert float(fit['pa_mpjpe_mm']) < 15.0
     assert float(fit['mpjpe_mm']) < 60.0

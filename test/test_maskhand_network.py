@@ -20,7 +20,7 @@ from hand_mesh_ros.hand_model.keypoints import KEYPOINT_PARENTS
 from hand_mesh_ros.hand_model.layer import HandLayer
 from hand_mesh_ros.networks.confidence import ConfidenceHead
 from hand_mesh_ros.networks.configuration import MaskHandConfiguration
-from hand_mesh_ros.networks.context import HandContext, token_joints
+from hand_mesh_ros.networks.context import HandContext, image_keypoints, token_joints
 from hand_mesh_ros.networks.deformable_attention import DeformableAttention, sample_bilinear
 from hand_mesh_ros.networks.maskhand import Decoded, MaskHand, TokenDecoder, describe, load_maskhand
 from hand_mesh_ros.networks.prediction import camera_translation, predict, weak_projection
@@ -29,7 +29,7 @@ from hand_mesh_ros.networks.skeleton_graph import HandCues, SkeletonGraph, bone_
 from hand_mesh_ros.networks.vq_mano import VqMano, VqManoConfiguration
 from hand_mesh_ros.networks.weights import save_weights
 
-TOKENS, CODES = 32, 48
+TOKENS, CODES, CODE_DIM = 32, 48, 8
 SMALL = MaskHandConfiguration(
     image_size=64,
     backbone='mobilenetv4_conv_small',
@@ -57,7 +57,9 @@ def network() -> MaskHand:
 
 def _network(configuration: MaskHandConfiguration) -> MaskHand:
     torch.manual_seed(1)
-    vq_mano = VqMano(VqManoConfiguration(tokens=TOKENS, codebook_size=CODES, code_dim=8, width=16, depth=1))
+    vq_mano = VqMano(
+        VqManoConfiguration(tokens=TOKENS, codebook_size=CODES, code_dim=CODE_DIM, width=16, depth=1)
+    )
     network = MaskHand(configuration, vq_mano).eval()
     # As built, the attention looks at the same places for every query; a trained one does not
     for module in network.modules():
@@ -98,16 +100,18 @@ def _fake_context(hands: int) -> HandContext:
         cue_tokens=torch.randn(hands, 21, SMALL.width),
         proposal=torch.randn(hands, TOKENS, SMALL.width),
         prior=torch.randn(hands, TOKENS, CODES),
+        codes=torch.randn(CODES, CODE_DIM),
         references=torch.rand(hands, 21 + TOKENS, 2),
         values=tuple(torch.randn(hands, SMALL.heads, area, width) for _ in range(SMALL.synthesizer_blocks)),
         finest_map=torch.randn(hands, 64, SMALL.width),
+        heatmaps=torch.zeros(hands, 21, 64),
         betas=torch.zeros(hands, 10),
         camera=torch.zeros(hands, 3),
     )
 
 
 def _decoder() -> TokenDecoder:
-    decoder = TokenDecoder(SMALL, SHAPES, TOKENS, CODES).eval()
+    decoder = TokenDecoder(SMALL, SHAPES, TOKENS, CODES, CODE_DIM).eval()
     nn.init.normal_(decoder.head.weight, std=0.2)  # as built, it repeats the prior
     return decoder
 
@@ -222,6 +226,18 @@ def test_all_cues_missing_still_gives_a_hand(network: MaskHand) -> None:
             assert torch.equal(ours, theirs) and ours.isfinite().all()
         sampled = sample_tokens(network.decoder, context, steps=2)
         assert network.rotations(sampled.logits[:, 0]).isfinite().all()
+
+
+def test_heatmaps_say_where_their_mass_is() -> None:
+    centres = torch.cartesian_prod(torch.tensor([-0.5, 0.5]), torch.tensor([-0.75, -0.25, 0.25, 0.75])).flip(
+        1
+    )
+    heatmaps = torch.full((1, 21, 8), -50.0)
+    heatmaps[..., 2] = 0.0
+    heatmaps[0, 5, 6] = 0.0  # as much one row below
+    found = image_keypoints(heatmaps, centres)
+    torch.testing.assert_close(found[0, 0], torch.tensor([0.25, -0.5]))
+    torch.testing.assert_close(found[0, 5], torch.tensor([0.25, 0.0]))
 
 
 # Masks and sampling of tokens
@@ -398,7 +414,8 @@ def test_a_batch_of_two_is_two_batches_of_one(network: MaskHand) -> None:
             one = HandCues(*(t[i : i + 1] for t in cues))
             context = network.context(images[i : i + 1], one, _all_seen(1))
             for together, alone in zip(_tensors(both_context), _tensors(context), strict=True):
-                torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-4)
+                its = together if together is both_context.codes else together[i : i + 1]  # of all hands
+                torch.testing.assert_close(its, alone, rtol=1e-4, atol=1e-4)
             sampled = sample_tokens(network.decoder, context, steps=3)
             torch.testing.assert_close(both.logits[i : i + 1], sampled.logits, rtol=1e-3, atol=1e-3)
 

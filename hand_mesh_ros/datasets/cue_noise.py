@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hand_mesh_ros.crop_view import CropViews
-from hand_mesh_ros.cues import Cues
+from hand_mesh_ros.cues import Cues, normalised_world
 from hand_mesh_ros.datasets.draws import Draws
 from hand_mesh_ros.datasets.residuals import Landmarks, ResidualBank
 
@@ -65,7 +65,7 @@ def true_landmarks(keypoints: np.ndarray, views: CropViews) -> Landmarks:
     return Landmarks(
         keypoints=views.to_unit(keypoints),
         relative_depth=(depth / depth[:, :1] - 1.0) * views.half_sides[:, None],
-        world=_normalised(points),
+        world=normalised_world(points),
     )
 
 
@@ -96,7 +96,7 @@ def detected_landmarks(
     return Landmarks(
         keypoints=_confused(keypoints, levels, draws),
         relative_depth=depth - depth[:, :1],
-        world=_normalised(truth.world + bent),
+        world=normalised_world(truth.world + bent),
     )
 
 
@@ -215,10 +215,3 @@ def _world_error(world: np.ndarray, levels: NoiseLevels, draws: Draws) -> np.nda
 def _standardised(values: np.ndarray) -> np.ndarray:
     """Values (N,21) with unit deviation."""
     return values / np.maximum(values.std(1, keepdims=True), 1e-6)
-
-
-def _normalised(points: np.ndarray) -> np.ndarray:
-    """As ``cues.normalised_world``, of N hands: (N,21,3)."""
-    offsets = points - points.mean(1, keepdims=True)
-    size = np.sqrt((offsets**2).sum(2).mean(1))
-    return (points - points[:, :1]) / size[:, None, None]

@@ -19,9 +19,6 @@ from hand_mesh_ros.networks.maskhand import MaskHand, load_maskhand
 from hand_mesh_ros.networks.prediction import predict
 from hand_mesh_ros.networks.skeleton_graph import HandCues
 
-#: Of a file of weights without a calibration: what inference takes then.
-_UNCALIBRATED = {'offset': 0.0, 'slope': 1.0}
-
 #: Whether a row looks at keypoints, relative depth, world landmarks.
 _ABLATIONS = {
     'maskhand-no-world': (True, True, False),
@@ -113,7 +110,7 @@ def maskhand_rows(path: Path, model: HandModel, steps: Sequence[int]) -> dict[st
     network, description = load_maskhand(path)
     network = network.to(device).eval()
     layer = HandLayer(model).to(device)
-    calibration = description.get('calibration', _UNCALIBRATED)
+    calibration = description['calibration']
 
     def row(**options: Any) -> MaskHandOnCrops:
         return MaskHandOnCrops(network, layer, calibration, **options)

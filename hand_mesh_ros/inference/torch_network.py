@@ -19,9 +19,6 @@ from hand_mesh_ros.networks.maskhand import load_maskhand
 from hand_mesh_ros.networks.prediction import camera_translation, predict
 from hand_mesh_ros.networks.skeleton_graph import HandCues
 
-#: Of confidence = sigmoid(offset - slope * log-variance), where a file of weights has no calibration.
-_UNCALIBRATED = {'offset': 0.0, 'slope': 1.0}
-
 
 class TorchHandNetwork:
     """A :class:`~hand_mesh_ros.inference.network.HandNetwork`."""
@@ -46,7 +43,7 @@ class TorchHandNetwork:
         self.image_size = self._network.configuration.image_size
         self.weights_hash = hashlib.sha256(weights.read_bytes()).hexdigest()
         try:
-            calibration = description.get('calibration', _UNCALIBRATED)
+            calibration = description['calibration']
             self._offset, self._slope = float(calibration['offset']), float(calibration['slope'])
             self.hand_model_hash = str(description['hand_model']['sha256'])
         except (KeyError, TypeError, ValueError) as error:

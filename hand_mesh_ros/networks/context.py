@@ -16,6 +16,9 @@ from hand_mesh_ros.networks.vq_mano import JOINTS
 
 BETAS, CAMERA = 10, 3
 
+#: Numbers that ``_image_features`` gives for each keypoint.
+_IMAGE_FEATURES = 6
+
 #: Keypoint that stands for the place of the whole hand: the middle finger's knuckle.
 _HAND_CENTRE = 9
 
@@ -26,15 +29,19 @@ class HandContext(NamedTuple):
     cue_tokens: Tensor  #: (B,K,C)
     proposal: Tensor  #: (B,N,C) the pose that the cues alone suggest, token by token
     prior: Tensor  #: (B,N,codes) logits of that pose
+    codes: Tensor  #: (codes,D), the same for all hands: what the logits change by where embeddings do
     references: Tensor  #: (B,K+N,2) where each token looks in the crop, x, y in 0..1 over it
     values: tuple[Tensor, ...]  #: one per synthesizer block: (B,heads,P,C/heads), P over the maps' pixels
     finest_map: Tensor  #: (B,H*W,C), row by row
+    heatmaps: Tensor  #: (B,21,H*W) logits of where in the finest map each keypoint is
     betas: Tensor  #: (B,10)
     camera: Tensor  #: (B,3): see ``prediction.camera_translation``
 
 
 class ContextEncoder(nn.Module):
     """Image and cues to the context of the pose; shape and camera besides."""
+
+    centres: Tensor
 
     def __init__(self, configuration: MaskHandConfiguration, tokens: int, code_dim: int) -> None:
         """Build it with random weights.
@@ -57,8 +64,9 @@ class ContextEncoder(nn.Module):
         nodes_of_token = KEYPOINTS // c.cue_tokens
         self.cue_token = nn.Linear(nodes_of_token * c.graph_width, c.width)
         self.proposal = nn.Linear(code_dim, c.width)
-        #: Where keypoints without a cue are looked for; through a sigmoid, so the crop's middle at first.
-        self.unseen_place = nn.Parameter(torch.zeros(KEYPOINTS, 2))
+        self.heatmaps = nn.Linear(c.width, KEYPOINTS)
+        self.image_token = nn.Linear(nodes_of_token * _IMAGE_FEATURES, c.width)
+        self.register_buffer('centres', _pixel_centres(*self.image_encoder.shapes[0]), persistent=False)
         cue_keypoints = range(KEYPOINTS) if c.cue_tokens == KEYPOINTS else (_HAND_CENTRE,)
         token_keypoints = (KEYPOINT_JOINTS.index(joint) for joint in token_joints(tokens))
         self.reference_keypoints = [*cue_keypoints, *token_keypoints]
@@ -71,26 +79,35 @@ class ContextEncoder(nn.Module):
         image_present: Tensor,
         embeddings: Tensor,
         prior: Tensor,
+        codes: Tensor,
     ) -> HandContext:
         """Context of images and cues.
 
         :param images: (B,3,S,S) float RGB, 0..1.
         :param image_present: (B,) bool: the image branch is off where this is False.
         :param embeddings: (B,N,D) of the pose that the cues suggest, with ``prior`` (B,N,codes) its logits.
+        :param codes: (codes,D): what those logits change by where the embeddings do.
         """
         maps = [m.flatten(2).transpose(1, 2) for m in self.image_encoder(images)]
         seen = torch.where(image_present[:, None, None], torch.cat(maps, dim=1), self.no_image)
         pyramid = self.map_norm(seen + self.pixel_position)
         nodes = self.skeleton(cues)
-        cue_tokens = self.cue_token(nodes.reshape(nodes.shape[0], self.configuration.cue_tokens, -1))
+        tokens = (len(nodes), self.configuration.cue_tokens, -1)
+        finest_map = pyramid[:, : self.finest_area]
+        heatmaps = self.heatmaps(finest_map).transpose(1, 2)
+        in_image = image_keypoints(heatmaps, self.centres)
+        image_features = self.image_token(_image_features(heatmaps, in_image, cues).reshape(tokens))
+        cue_tokens = self.cue_token(nodes.reshape(tokens)) + image_features
         betas, camera = self.shape_camera(torch.cat([pyramid[:, -self.coarsest_area :], cue_tokens], dim=1))
         return HandContext(
             cue_tokens=cue_tokens,
             proposal=self.proposal(embeddings),
             prior=prior,
-            references=keypoint_places(cues, self.unseen_place)[:, self.reference_keypoints],
+            codes=codes,
+            references=_places(cues, in_image)[:, self.reference_keypoints],
             values=self._split_values(pyramid),
-            finest_map=pyramid[:, : self.finest_area],
+            finest_map=finest_map,
+            heatmaps=heatmaps,
             betas=betas,
             camera=camera,
         )
@@ -123,14 +140,33 @@ class ShapeCameraHead(nn.Module):
         return self.betas(shape), self.camera(camera)
 
 
-def keypoint_places(cues: HandCues, unseen_place: Tensor) -> Tensor:
-    """(B,21,2) in 0..1 over the crop: the keypoints where the cues have them, or where they usually are.
+def image_keypoints(heatmaps: Tensor, centres: Tensor) -> Tensor:
+    """Keypoints (B,21,2), -1..1 over the crop: means of the heatmaps (B,21,P) over pixels at centres (P,2).
 
-    :param unseen_place: (21,2), the latter before a sigmoid.
+    Source: X. Sun et al., "Integral human pose regression", 2018.
     """
-    seen = (cues.keypoints + 1) / 2
-    places = torch.where(cues.keypoint_present[..., None], seen, unseen_place.sigmoid())
-    return places.clamp(0, 1)
+    return heatmaps.float().softmax(dim=-1) @ centres
+
+
+def _image_features(heatmaps: Tensor, in_image: Tensor, cues: HandCues) -> Tensor:
+    """(B,21,6): where the image shows each keypoint, how surely, and how far from its cue."""
+    log_probabilities = heatmaps.float().log_softmax(dim=-1)
+    peak = log_probabilities.amax(dim=-1, keepdim=True)
+    entropy = -(log_probabilities.exp() * log_probabilities).sum(dim=-1, keepdim=True)
+    from_cue = torch.where(cues.keypoint_present[..., None], in_image - cues.keypoints, 0.0)
+    return torch.cat([in_image, from_cue, peak, entropy], dim=-1)
+
+
+def _places(cues: HandCues, in_image: Tensor) -> Tensor:
+    """(B,21,2) in 0..1 over the crop: the keypoints where the cues have them, else where the image does."""
+    places = torch.where(cues.keypoint_present[..., None], cues.keypoints, in_image)
+    return ((places + 1) / 2).clamp(0, 1)
+
+
+def _pixel_centres(height: int, width: int) -> Tensor:
+    """(H*W,2) x, y of a map's pixels, row by row, -1..1 from edge to edge."""
+    down, across = ((torch.arange(count) + 0.5) * (2 / count) - 1 for count in (height, width))
+    return torch.cartesian_prod(down, across).flip(1)
 
 
 def token_joints(tokens: int) -> list[int]:

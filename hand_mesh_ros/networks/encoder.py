@@ -77,17 +77,40 @@ class ImageEncoder(nn.Module):
 class _FeaturePyramid(nn.Module):
     def __init__(self, channels: Sequence[int], width: int) -> None:
         super().__init__()
-        # Two layers, not the one of the source: the backbone below may be frozen
+        # More layers than the source has: the backbone below may be frozen
         self.laterals = nn.ModuleList(
             nn.Sequential(nn.Conv2d(c, width, 1), nn.GELU(), nn.Conv2d(width, width, 1)) for c in channels
         )
+        self.blocks = nn.ModuleList(nn.Sequential(*(_Bottleneck(width) for _ in range(2))) for _ in channels)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         maps = [lateral(m) for lateral, m in zip(self.laterals, maps, strict=True)]
-        pyramid = maps[-1:]
-        for finer in reversed(maps[:-1]):
-            pyramid.insert(0, finer + interpolate(pyramid[0], size=finer.shape[-2:], mode='nearest'))
+        pyramid = [self.blocks[-1](maps[-1])]
+        for finer, blocks in zip(reversed(maps[:-1]), reversed(self.blocks[:-1]), strict=True):
+            coarser = interpolate(pyramid[0], size=finer.shape[-2:], mode='nearest')
+            pyramid.insert(0, blocks(finer + coarser))
         return pyramid
+
+
+class _Bottleneck(nn.Module):
+    """Residual convolution at half the width; begins as the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        last = nn.Conv2d(width // 2, width, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(
+            nn.GELU(),
+            nn.Conv2d(width, width // 2, 1),
+            nn.GELU(),
+            nn.Conv2d(width // 2, width // 2, 3, padding=1),
+            nn.GELU(),
+            last,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
 
 
 class _SimplePyramid(nn.Module):

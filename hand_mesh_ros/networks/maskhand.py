@@ -57,6 +57,7 @@ class TokenDecoder(nn.Module):
         shapes: tuple[tuple[int, int], ...],
         tokens: int,
         codes: int,
+        code_dim: int,
     ) -> None:
         super().__init__()
         c = configuration
@@ -72,10 +73,11 @@ class TokenDecoder(nn.Module):
             SynthesizerBlock(c.width, c.heads, shapes, c.sampling_points) for _ in range(c.synthesizer_blocks)
         )
         self.norm = nn.LayerNorm(c.width)
-        self.head = nn.Linear(c.width, codes)
+        #: What the logits say in two parts: a shift of the first pose's embeddings, and anything else.
+        self.shift, self.head = nn.Linear(c.width, code_dim), nn.Linear(c.width, codes)
         self.landmarks = nn.Linear(c.width, KEYPOINTS // c.cue_tokens * 3)
         nn.init.normal_(self.embedding.weight, std=0.1)
-        for head in (self.head, self.landmarks):  # begins with what the cues alone suggest
+        for head in (self.shift, self.head, self.landmarks):  # begins with what the cues alone suggest
             nn.init.normal_(head.weight, std=0.01)
             nn.init.zeros_(head.bias)
 
@@ -90,7 +92,8 @@ class TokenDecoder(nn.Module):
         x = self.norm(x)
         cues, features = x.split([context.cue_tokens.shape[1], self.position.shape[0]], dim=1)
         with torch.autocast(x.device.type, enabled=False):  # half precision blurs the probabilities
-            logits = context.prior.float() + self.head(features.float())
+            features = features.float()
+            logits = context.prior.float() + self.shift(features) @ context.codes.T + self.head(features)
             offsets = self.landmarks(cues.float()).reshape(-1, KEYPOINTS, 3)
         places = 2 * context.references[:, : cues.shape[1]].float() - 1
         landmarks = torch.cat([places + offsets[..., :2], offsets[..., 2:]], dim=-1)
@@ -108,7 +111,8 @@ class MaskHand(nn.Module):
         self.lifter = Lifter(configuration.lifter_width, configuration.lifter_depth).requires_grad_(False)
         self.encoder = ContextEncoder(configuration, self.tokens, vq_mano.configuration.code_dim)
         shapes = self.encoder.image_encoder.shapes
-        self.decoder = TokenDecoder(configuration, shapes, self.tokens, codes)
+        code_dim = vq_mano.configuration.code_dim
+        self.decoder = TokenDecoder(configuration, shapes, self.tokens, codes, code_dim)
         self.confidence = ConfidenceHead(configuration.width, self.tokens, shapes[0])
         #: How sharply the first pose's logits fall with the distance to its codes, before a softplus. It
         #: begins where the cross entropy of those logits alone is lowest.
@@ -123,8 +127,9 @@ class MaskHand(nn.Module):
             half_squares = (codebook * codebook).sum(dim=1) / 2
             closeness = embeddings @ codebook.T - half_squares
             closeness = closeness - closeness.amax(dim=-1, keepdim=True)
-            prior = nn.functional.softplus(self.sharpness) * closeness
-        return self.encoder(images, cues, image_present, embeddings, prior)
+            sharpness = nn.functional.softplus(self.sharpness)
+            prior, codes = sharpness * closeness, sharpness * codebook
+        return self.encoder(images, cues, image_present, embeddings, prior, codes)
 
     def forward(
         self, images: Tensor, cues: HandCues, image_present: Tensor, tokens: Tensor, masked: Tensor
@@ -159,7 +164,7 @@ def load_maskhand(path: Path = MASKHAND_PATH) -> tuple[MaskHand, dict[str, Any]]
     """The network of a file that ``hand-mesh train maskhand`` wrote, on the CPU, for inference.
 
     With it comes the file's description: ``calibration`` holds the ``offset`` a and ``slope`` b of
-    confidence = sigmoid(a - b log_variance).
+    confidence = sigmoid(a - b log_variance); 0 and 1 where the file has none.
 
     :raises FileFormatError: the file is missing, damaged or holds another network.
     """
@@ -174,4 +179,5 @@ def load_maskhand(path: Path = MASKHAND_PATH) -> tuple[MaskHand, dict[str, Any]]
         network.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError, ConfigurationError) as error:
         raise FileFormatError(f'{path}: not the weights of a MaskHand network: {error}') from error
+    description.setdefault('calibration', {'offset': 0.0, 'slope': 1.0})
     return network.eval().requires_grad_(False), description

@@ -87,10 +87,10 @@ def _repeated(context: HandContext, times: int) -> HandContext:
     tensors = {
         name: value.repeat_interleave(times, dim=0)
         for name, value in context._asdict().items()
-        if name != 'values'
+        if name not in ('values', 'codes')
     }
     values = tuple(value.repeat_interleave(times, dim=0) for value in context.values)
-    return HandContext(values=values, **tensors)
+    return HandContext(values=values, codes=context.codes, **tensors)
 
 
 def _draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:

@@ -15,6 +15,7 @@ from hand_mesh_ros.errors import ConfigurationError
 from hand_mesh_ros.hand_model.layer import HandLayer
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.networks.configuration import MaskHandConfiguration
+from hand_mesh_ros.networks.context import HandContext, image_keypoints
 from hand_mesh_ros.networks.maskhand import MaskHand, MaskHandOutput, describe, load_maskhand
 from hand_mesh_ros.networks.prediction import camera_translation, predict, weak_projection
 from hand_mesh_ros.networks.sampling import random_masks
@@ -46,6 +47,8 @@ class MaskHandLossWeights:
     vertices: float = 50.0  #: of the mean distance between vertices, from the wrist, in metres
     projection: float = 5.0  #: of the mean distance between keypoints in the crop, half sides
     landmarks: float = 10.0  #: of the mean difference between landmarks, half sides
+    heatmaps: float = 0.3  #: of the cross entropy of the keypoints' places in the image, nats
+    image_keypoints: float = 5.0  #: of the mean distance of the heatmaps' means, half sides
     betas: float = 0.02  #: of the mean squared difference
     confidence: float = 0.1  #: of the negative log-likelihood of the errors
 
@@ -220,6 +223,7 @@ class MaskHandObjective:
         true_vertices = wanted.vertices - wanted.keypoints[:, :1]
         predicted = (masked | (given != truth)).float()
         entropy = cross_entropy(decoded.logits.transpose(1, 2), truth, reduction='none')
+        entropy_2d, distance_2d = self._image_terms(context, batch)
         camera = context.camera.float()
         moved = keypoints + camera_translation(camera, keypoints, batch.focal_share)[:, None]
         seen = moved[..., :2] / moved[..., 2:].clamp(min=1e-2) * batch.focal_share[:, None, None]
@@ -232,10 +236,24 @@ class MaskHandObjective:
             'vertices': (vertices - true_vertices).norm(dim=-1).mean(),
             'projection': (seen - batch.landmarks[..., :2]).norm(dim=-1).clamp(max=1).mean(),
             'landmarks': (decoded.landmarks - batch.landmarks).abs().clamp(max=1).mean(),
+            'heatmaps': entropy_2d,
+            'image_keypoints': distance_2d,
             'betas': (context.betas.float() - batch.betas).square().mean(),
             # Of a normal distribution in space, whose variance is a third of the squared distance's mean
             'confidence': (log_variance + squared_cm / 3 * (-log_variance).exp()).mean(),
         }
+
+    def _image_terms(self, context: HandContext, batch: Samples) -> tuple[Tensor, Tensor]:
+        """Cross entropy and distance of the keypoints in the image; those beyond the crop do not count."""
+        height, width = self.network.encoder.image_encoder.shapes[0]
+        places = batch.landmarks[..., :2]
+        inside = (places.abs() < 1).all(dim=-1).float()
+        heatmaps = context.heatmaps.float()
+        wanted = _splat(places, height, width)
+        entropy = -(wanted * heatmaps.log_softmax(dim=-1)).sum(dim=-1)
+        distance = (image_keypoints(heatmaps, self.network.encoder.centres) - places).norm(dim=-1)
+        count = inside.sum().clamp(min=1)
+        return (entropy * inside).sum() / count, (distance * inside).sum() / count
 
     def _log_variance(
         self, output: MaskHandOutput, cues: HandCues, keypoints: Tensor, camera: Tensor
@@ -254,6 +272,17 @@ class MaskHandObjective:
 
 #: What is evaluated: ending of the figures' names, iterations of the sampling, and whether with the image.
 _EVALUATIONS = {'': (5, True), '_one_step': (1, True), '_no_image': (1, False)}
+
+
+def _splat(places: Tensor, height: int, width: int) -> Tensor:
+    """Distributions (B,N,H*W) over a map's pixels whose means are places (B,N,2), -1..1 over it: bilinear."""
+    shares = []
+    for axis, count in enumerate((width, height)):
+        position = ((places[..., axis] + 1) * (count / 2) - 0.5).clamp(0, count - 1)
+        distance = (position[..., None] - torch.arange(count, device=places.device)).abs()
+        shares.append((1 - distance).clamp(min=0))
+    across, down = shares
+    return (down[..., None] * across[..., None, :]).flatten(-2)
 
 
 def build_network(configuration: MaskHandTrainingConfiguration) -> MaskHand:
