@@ -7,16 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from hand_mesh_ros.camera import Camera
-from hand_mesh_ros.errors import FrameError
 
 #: Root mean square distance of a hand's keypoints from the middle of its crop, as a share of the side.
 #: Even a spread hand then stays inside, and a fist fills about half.
 RMS_SHARE = 0.21
-
-#: The longer side of a box around a hand, as a share of the side of its crop: where nothing but the box is
-#: known, a hand of ordinary pose then has its usual size. (Its keypoints reach over 0.53 to 0.78, its flesh
-#: over a tenth more.)
-BOX_SHARE = 0.7
 
 _WRIST, _MIDDLE_MCP = 0, 9
 
@@ -99,24 +93,6 @@ def views_of_hands(rays: np.ndarray, size: int) -> CropViews:
     right, down = (seen[:, _MIDDLE_MCP] - seen[:, _WRIST]).T
     focal = RMS_SHARE * size / np.sqrt((seen**2).sum(2).mean(1))
     return CropViews(_rolled(-np.arctan2(right, -down)) @ look, focal, size)
-
-
-def view_of_box(bbox_px: np.ndarray, camera: Camera, size: int) -> CropView:
-    """The view of what a box (4,), x0, y0, x1, y1 in pixels of ``camera``, encloses; the image's up is up.
-
-    :raises FrameError: a box without extent, or of which this camera sees nothing.
-    """
-    x0, y0, x1, y1 = (float(n) for n in bbox_px)
-    x, y = (x0 + x1) / 2.0, (y0 + y1) / 2.0
-    marks = camera.rays(np.array([(x, y), (x0, y), (x1, y), (x, y0), (x, y1)]))
-    middle, *sides = np.column_stack([marks, np.ones(5)])
-    look = looking_along(middle)
-    seen = np.array(sides) @ look.T
-    left, right, top, bottom = seen[:, :2] / seen[:, 2:]
-    extent = max(np.linalg.norm(right - left), np.linalg.norm(bottom - top))
-    if not (extent > 0.0 and (seen[:, 2] > 0.0).all()):
-        raise FrameError(f'the box {bbox_px} is none in which this camera could see a hand')
-    return CropView(look, float(BOX_SHARE * size / extent), size)
 
 
 def looking_along(direction: np.ndarray) -> np.ndarray:

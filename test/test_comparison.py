@@ -11,7 +11,7 @@ from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.datasets.annotated import AnnotatedHand
 from hand_mesh_ros.detection.detection import Detection
 from hand_mesh_ros.evaluation.comparison import compare, match
-from hand_mesh_ros.evaluation.scores import UNKNOWN, Score, summarise
+from hand_mesh_ros.evaluation.scores import UNKNOWN, Score, found_everywhere, reliability_of, summarise
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.reconstruction import make_reconstructor
 
@@ -110,6 +110,21 @@ def test_means_are_over_the_hands_that_every_method_found():
     first, second = summarise(scores, ['a', 'b'])
     assert (first['pa_mpjpe_mm'], second['pa_mpjpe_mm']) == (4.0, 5.0)
     assert (first['found'], second['found'], first['compared'], first['n']) == (2, 1, 1, 2)
+
+
+def test_hands_of_several_data_sets_are_the_same_by_their_ids():
+    scores = [score(id_, 'fit', True, 4.0) for id_ in 'abc']
+    scores += [replace(score(id_, 'fit', True, 8.0), dataset='covered') for id_ in 'abd']
+    scores.append(replace(score('b', 'other', True, float('nan')), dataset='covered'))
+    same = found_everywhere(scores)
+    assert [(s.dataset, s.id) for s in same] == [('set', 'a'), ('covered', 'a')]
+
+
+def test_reliability_is_of_the_hands_that_every_method_found():
+    known = {'joint_errors_m': np.zeros(21), 'confidence': np.ones(21)}
+    scores = [replace(score(id_, 'a', True, 4.0), **known) for id_ in ('easy', 'hard')]
+    scores += [score('easy', 'b', True, 5.0), score('hard', 'b', True, float('nan'))]
+    assert reliability_of(scores, 'a').counts.sum() == 21
 
 
 def test_means_leave_out_what_is_unknown():

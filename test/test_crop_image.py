@@ -7,8 +7,7 @@ import pytest
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.crop_image import crop_image
-from hand_mesh_ros.crop_view import BOX_SHARE, CropView, view_of_box, view_of_hand
-from hand_mesh_ros.errors import FrameError
+from hand_mesh_ros.crop_view import CropView, looking_along, view_of_hand
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.rendering.zbuffer import rasterise
 
@@ -94,7 +93,7 @@ def test_a_large_hand_is_averaged_and_not_sampled_here_and_there():
     camera = Camera(1920, 1440, 1800.0, 1800.0, 959.5, 719.5)
     rows, columns = np.mgrid[:1440, :1920]
     board = np.repeat((255 * ((rows + columns) % 2)).astype(np.uint8)[..., None], 3, axis=2)
-    view = view_of_box(np.array([500.0, 300.0, 1400.0, 1200.0]), camera, SIZE)
+    view = CropView(looking_along(np.array([-0.01, 0.02, 1.0])), 180.0, SIZE)  # of a hand 900 pixels large
     crop = crop_image(board, camera, view)
     assert abs(crop.mean() - 127.5) < 2.0 and crop.std() < 12.0
 
@@ -102,7 +101,8 @@ def test_a_large_hand_is_averaged_and_not_sampled_here_and_there():
 def test_beyond_its_edges_the_image_goes_on():
     image = np.full((480, 640, 3), (30, 90, 200), np.uint8)
     for lens in LENSES.values():
-        crop = crop_image(image, lens, view_of_box(np.array([560.0, 380.0, 700.0, 520.0]), PINHOLE, SIZE))
+        corner = np.append(PINHOLE.rays(np.array([[630.0, 450.0]])), 1.0)
+        crop = crop_image(image, lens, CropView(looking_along(corner), 270.0, SIZE))
         np.testing.assert_array_equal(crop, np.broadcast_to(image[0, 0], crop.shape))
 
 
@@ -116,21 +116,3 @@ def test_a_mirrored_image_gives_the_mirrored_crop():
     # OpenCV rounds places to 1/32 of a pixel, halves always to the same side
     difference = np.abs(other[:, ::-1].astype(int) - crop)
     assert difference.mean() < 0.5 and np.median(difference) == 0.0
-
-
-def test_the_view_of_a_box_shows_it_upright_and_whole():
-    for camera in LENSES.values():
-        x0, y0, x1, y1 = box = np.array([100.0, 60.0, 220.0, 260.0])
-        view = view_of_box(box, camera, SIZE)
-        marks = np.array([(160.0, 160.0), (160.0, y0), (160.0, y1), (x0, 160.0), (x1, 160.0)])
-        rays = np.column_stack([camera.rays(marks), np.ones(5)])
-        middle, top, bottom, left, right = view.to_unit(rays)
-        np.testing.assert_allclose(middle, 0.0, atol=1e-9)
-        assert np.linalg.norm(bottom - top) == pytest.approx(2.0 * BOX_SHARE)
-        assert abs(top[0] - bottom[0]) < 0.25 and top[1] < bottom[1] and left[0] < right[0]
-
-
-@pytest.mark.parametrize('box', [(10.0, 10.0, 10.0, 10.0), (np.nan, 0.0, 50.0, 50.0)])
-def test_a_box_of_nothing_is_refused(box):
-    with pytest.raises(FrameError, match='box'):
-        view_of_box(np.array(box), PINHOLE, SIZE)

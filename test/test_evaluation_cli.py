@@ -1,11 +1,17 @@
 """hand-mesh eval on rendered hands, as one would call it. On images: see test_cli."""
 
 import csv
+import json
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from maskhand_file import write_maskhand
 
 from hand_mesh_ros.cli.main import main
+from hand_mesh_ros.datasets.demo_clip import render_demo_clip
+from hand_mesh_ros.sources import read_frames
 
 
 def test_methods_on_rendered_hands_are_compared(tmp_path, capsys):
@@ -25,6 +31,33 @@ def test_methods_on_rendered_hands_are_compared(tmp_path, capsys):
     assert not (out / 'reliability_world-landmarks.png').exists()  # landmarks have no confidence
 
 
+def write_index(folder: Path, picture: np.ndarray, ids: list[str]) -> Path:
+    """An index of one picture, shown under several ids, of whose hand only the side is known."""
+    folder.mkdir()
+    samples = [{'id': id_, 'set': 'clip', 'image': f'{id_}.png', 'side': 'right'} for id_ in ids]
+    for sample in samples:
+        cv2.imwrite(str(folder / sample['image']), picture[:, :, ::-1])
+    (folder / 'index.json').write_text(json.dumps({'samples': samples}))
+    return folder
+
+
+def test_several_data_sets_make_one_table_and_one_of_the_hands_they_share(tmp_path, capsys):
+    clip = render_demo_clip(tmp_path / 'clip.mp4', seconds=0.1)
+    picture = next(iter(read_frames(clip.video))).image
+    first = write_index(tmp_path / 'first', picture, ['a', 'b'])
+    second = write_index(tmp_path / 'second', picture, ['b'])
+    assert main(['eval', str(first), str(second), '--method', 'fit', '--same-hands', '--worst', '0']) == 0
+    each, same = capsys.readouterr().out.split('every method found in every data set:')
+    assert '| clip | fit | 2 | 2 |' in each and f'| clip {second} | fit | 1 | 1 |' in each
+    assert '| clip | fit | 1 | 1 |' in same and f'| clip {second} | fit | 1 | 1 |' in same
+
+
+def test_a_folder_that_cannot_be_made_is_told_at_once(tmp_path, capsys):
+    (tmp_path / 'file').touch()
+    assert main(['eval', 'synthetic', '--out', str(tmp_path / 'file' / 'out')]) == 2
+    assert 'cannot be made' in capsys.readouterr().err
+
+
 def test_one_method_is_enough(capsys):
     assert main(['eval', 'synthetic', '--count', '2', '--method', 'fit']) == 0
     assert 'maskhand' not in capsys.readouterr().out
@@ -39,6 +72,8 @@ def test_one_method_is_enough(capsys):
         (['nowhere.json'], 'nowhere.json'),
         (['synthetic', '--joint-map', 'map.json'], '--joint-map'),
         (['index.json', '--covered', '0.2'], '--covered'),
+        (['synthetic', 'index.json'], 'synthetic'),
+        (['synthetic', '--same-hands'], '--same-hands'),
     ],
 )
 def test_what_cannot_work_is_refused(options, named, capsys):

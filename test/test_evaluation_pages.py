@@ -41,22 +41,34 @@ def compared(number, error, found=True):
 
 
 def test_the_worst_come_first_and_the_best_not_at_all(tmp_path):
-    worst = WorstHands(3, FACES)
+    worst = WorstHands(2, FACES)
     for number, (error, found) in enumerate([(5.0, True), (9.0, True), (0.0, False), (7.0, True)]):
         worst.add(compared(number, error, found))
     worst.write(tmp_path / 'worst')
     page = (tmp_path / 'worst/index.html').read_text()
-    assert re.findall(r'set &lt;(\d)&gt;', page) == ['2', '1', '3']
-    assert 'not found' in page and '9.0 mm' in page and '<script' not in page
+    assert re.findall(r'set &lt;(\d)&gt;', page) == ['1', '3', '2']
+    assert 'by the error of fit' in page and '9.0 mm' in page and '<script' not in page
     sheet = cv2.imread(str(tmp_path / 'worst/sheet_001.png'))
-    assert sheet.shape == (3 * 278, 3 * 256, 3)
+    assert sheet.shape == (2 * 300, 3 * 256, 3)
+
+
+def test_hands_not_found_do_not_crowd_out_the_worst(tmp_path):
+    worst = WorstHands(4, FACES)
+    for number in range(5):
+        worst.add(compared(number, 0.0, found=False))
+    worst.add(compared(5, 9.0))
+    worst.write(tmp_path)
+    page = (tmp_path / 'index.html').read_text()
+    assert re.findall(r'set &lt;(\d)&gt;', page) == ['5', '0']
+    assert 'not found' in page
+    assert sorted(path.name for path in tmp_path.glob('*.png')) == ['not_found_001.png', 'sheet_001.png']
 
 
 def test_a_mesh_lies_where_its_hand_is_seen(tmp_path):
     worst = WorstHands(1, FACES)
     worst.add(compared(0, 5.0))
     worst.write(tmp_path)
-    sheet = cv2.imread(str(tmp_path / 'sheet_001.png'))[22:, :, ::-1].astype(int)
+    sheet = cv2.imread(str(tmp_path / 'sheet_001.png'))[44:, :, ::-1].astype(int)
     truth, mesh = sheet[:, :256], sheet[:, 512:]
     blue = np.subtract(*(np.array(SIDE_COLOURS['right'])[i] for i in (2, 0)))
     covered = mesh[..., 2] - mesh[..., 0] > 0.2 * blue

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hand_mesh_ros.camera import Camera
-from hand_mesh_ros.crop_view import view_of_box, view_of_hand
+from hand_mesh_ros.crop_view import view_of_hand
 from hand_mesh_ros.cues import Cues
 from hand_mesh_ros.detection.detection import Detection
 from hand_mesh_ros.errors import ConfigurationError, FrameError
@@ -39,10 +39,10 @@ class KnowingNetwork:
 
     def __init__(self, output: NetworkOutput, hand_model_hash: str = MODELS['right'].sha256) -> None:
         self.output, self.hand_model_hash = output, hand_model_hash
-        self.asked: list[tuple[np.ndarray, Cues, float]] = []
+        self.asked: list[tuple[np.ndarray, Cues]] = []
 
-    def infer(self, image: np.ndarray, cues: Cues, focal_share: float) -> NetworkOutput:
-        self.asked.append((image, cues, focal_share))
+    def infer(self, image: np.ndarray, cues: Cues) -> NetworkOutput:
+        self.asked.append((image, cues))
         return self.output
 
 
@@ -65,8 +65,6 @@ def seen(R_crop_camera: np.ndarray) -> NetworkOutput:
         hand_pose=POSE,
         betas=BETAS,
         confidence=CONFIDENCE,
-        wrist=R_crop_camera @ right_hand().keypoints[0],
-        landmarks=np.zeros((21, 2)),
     )
 
 
@@ -111,10 +109,9 @@ def test_the_hand_is_turned_and_put_where_it_is(side, camera):
     assert (hand.side, hand.scale_source) == (side, ScaleSource.NOMINAL_HAND)
     np.testing.assert_allclose(hand.joint_confidence, CONFIDENCE, atol=1e-6)
     assert hand.score == pytest.approx(CONFIDENCE.mean())
-    ((crop, cues, focal_share),) = network.asked
+    ((crop, cues),) = network.asked
     assert crop.shape == (SIZE, SIZE, 3) and crop.dtype == np.uint8
     view = view_of_hand(right_hand().keypoints, SIZE)
-    assert focal_share == pytest.approx(view.focal_px * 2 / SIZE, rel=1e-4)
     # Left or right, the network is shown a right hand, upright.
     np.testing.assert_allclose(cues.keypoints, view.to_unit(right_hand().keypoints), atol=1e-4)
     assert cues.keypoints[9, 0] == pytest.approx(cues.keypoints[0, 0], abs=1e-4)
@@ -134,33 +131,15 @@ def test_a_left_hand_is_the_mirror_image_of_a_right_one():
         detection('left', mirrored_points(keypoints), mirrored_camera),
     )
     assert right is not None and left is not None
-    (crop, cues, focal_share), (other_crop, other_cues, other_focal_share) = network.asked
+    (crop, cues), (other_crop, other_cues) = network.asked
     difference = np.abs(crop.astype(int) - other_crop)
     assert np.median(difference) == 0.0 and difference.mean() < 0.5
-    assert focal_share == pytest.approx(other_focal_share, rel=1e-5)
     for name in ('keypoints', 'confidence', 'relative_depth', 'world', 'present'):
         np.testing.assert_allclose(getattr(cues, name), getattr(other_cues, name), atol=1e-4, err_msg=name)
     np.testing.assert_allclose(mirrored_points(left.vertices), right.vertices, atol=1e-5)
     np.testing.assert_allclose(mirrored_axis_angles(left.hand_pose), right.hand_pose, atol=1e-6)
     np.testing.assert_allclose(mirrored_axis_angles(left.global_orient), right.global_orient, atol=1e-4)
     np.testing.assert_allclose(left.betas, right.betas)
-
-
-def test_a_box_alone_is_looked_into_and_the_network_says_where_the_hand_is():
-    for side, sign in (('right', 1.0), ('left', -1.0)):
-        camera = replace(PINHOLE, cx=319.5)  # its own mirror image
-        truth = right_hand()
-        pixels = camera.project(truth.keypoints * (sign, 1.0, 1.0))
-        box = np.concatenate([pixels.min(0), pixels.max(0)]).astype(np.float32)
-        x0, y0, x1, y1 = box
-        right_box = box if side == 'right' else np.array([639 - x1, y0, 639 - x0, y1])
-        network = KnowingNetwork(seen(view_of_box(right_box, camera, SIZE).R_crop_camera))
-        seen_in = Detection(side, 0.0, 0.0, box, None, None, None)
-        hand = MaskHandReconstructor(MODELS, network).reconstruct(picture(), camera, seen_in)
-        assert hand is not None
-        np.testing.assert_allclose(hand.vertices, truth.vertices * (sign, 1.0, 1.0), atol=1e-5)
-        ((_, cues, _),) = network.asked
-        assert not cues.present.any() and not cues.keypoints.any() and not cues.world.any()
 
 
 def test_the_hand_is_as_long_as_the_user_says_and_has_the_networks_proportions():
@@ -210,10 +189,13 @@ def test_what_no_hand_can_be_is_a_bad_frame():
     for keypoints_px in (not_finite, one_place):
         with pytest.raises(FrameError, match='keypoint'):
             reconstructor.reconstruct(picture(), PINHOLE, replace(good, keypoints_px=keypoints_px))
-    network.output = replace(network.output, wrist=np.array([0.0, 0.0, -1.0]))
-    box = replace(good, keypoints_px=None, landmarks_world=None)
-    with pytest.raises(FrameError, match='behind'):
-        reconstructor.reconstruct(picture(), PINHOLE, box)
+
+
+def test_a_box_without_landmarks_gives_no_hand():
+    network = KnowingNetwork(seen(np.eye(3)))
+    box = Detection('right', 0.0, 0.0, np.array([100, 100, 200, 200], np.float32), None, None, None)
+    assert MaskHandReconstructor(MODELS, network).reconstruct(picture(), PINHOLE, box) is None
+    assert not network.asked
 
 
 def test_a_length_that_no_hand_has_is_refused_at_the_start():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -159,3 +161,23 @@ def test_silence_is_explained_by_what_is_offered(image_type, offered, told):
     asked = profile(ReliabilityPolicy.RELIABLE)
     assert told in silence_hint('/camera/image', 'raw', asked, [publisher])
     assert 'nobody publishes /camera/image' in silence_hint('/camera/image', 'raw', asked, [])
+
+
+def test_a_program_ends_with_its_code_though_a_thread_is_in_pytorch():
+    """Where an image does not end in time; Python's own end aborts there."""
+    pytest.importorskip('torch', reason='PyTorch is not installed')
+    code = (
+        'import threading, torch\n'
+        'from hand_mesh_ros.ros.running import exit_program\n'
+        'started = threading.Event()\n'
+        'def work():\n'
+        '    while True:\n'
+        '        torch.ones(200, 200) @ torch.ones(200, 200)\n'
+        '        started.set()\n'
+        'threading.Thread(target=work, daemon=True).start()\n'
+        'started.wait()\n'
+        'print("all told")\n'
+        'exit_program(3)\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (3, 'all told\n'), done.stderr

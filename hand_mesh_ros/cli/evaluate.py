@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from hand_mesh_ros.evaluation.joint_map import (
 )
 from hand_mesh_ros.evaluation.pages import WorstHands
 from hand_mesh_ros.evaluation.reliability_plot import reliability_picture
-from hand_mesh_ros.evaluation.scores import Score, reliability_of, summarise
+from hand_mesh_ros.evaluation.scores import Score, found_everywhere, reliability_of, summarise
 from hand_mesh_ros.evaluation.synthetic import (
     TEST_LEVELS,
     TEST_SEED,
@@ -58,15 +60,23 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser('eval', help='measure methods side by side, on annotated or rendered hands')
     parser.add_argument(
         'data',
+        nargs='+',
         metavar='DATA',
-        help='index.json of annotated images, or the folder of a data set: FreiHAND v2, HO-3D v3, DexYCB; or '
-        f'the word {_SYNTHETIC}: rendered hands, crops without a detector',
+        help='index.json of annotated images, or the folder of a data set: FreiHAND v2, HO-3D v3, DexYCB; '
+        f'several make one table. Or the word {_SYNTHETIC}: rendered hands, crops without a detector',
     )
     parser.add_argument(
         '--split',
         metavar='NAME',
         help='evaluation (default) or training of FreiHAND, evaluation (default) or train of HO-3D, all '
         '(default) or s0_test of DexYCB',
+    )
+    parser.add_argument(
+        '--same-hands',
+        action='store_true',
+        default=None,
+        help='the data sets show the same hands under the same ids, covered more and more, say: a second '
+        'table compares the hands that every method found in all of them',
     )
     parser.add_argument(
         '--method',
@@ -95,7 +105,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         type=int,
         default=80,
         metavar='N',
-        help='images: draw so many of the worst hands (default: %(default)s)',
+        help='images: draw so many of the worst hands that were found, and a quarter as many of those that '
+        'were not (default: %(default)s)',
     )
     maps = parser.add_mutually_exclusive_group()
     maps.add_argument(
@@ -114,7 +125,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         '--count',
         type=int,
         metavar='N',
-        help='images: so many of them, evenly chosen (default: all); synthetic: hands (default: '
+        help='images: so many of each DATA, evenly chosen (default: all); synthetic: hands (default: '
         f'{_SYNTHETIC_HANDS})',
     )
     parser.add_argument(
@@ -135,16 +146,22 @@ def evaluate(arguments: argparse.Namespace) -> int:
             raise ConfigurationError(f'--{name} must be at least {least}, got {value}')
     if not all(MIN_STEPS <= steps <= MAX_STEPS for steps in arguments.steps or ()):
         raise ConfigurationError(f'--steps must be within {MIN_STEPS} to {MAX_STEPS}, got {arguments.steps}')
-    synthetic = arguments.data == _SYNTHETIC
-    for name in ('joint_map', 'fit_joint_map', 'split') if synthetic else ('covered',):
+    synthetic = _SYNTHETIC in arguments.data
+    if synthetic and len(arguments.data) > 1:
+        raise ConfigurationError(f'the word {_SYNTHETIC} as DATA stands alone')
+    for name in ('joint_map', 'fit_joint_map', 'split', 'same_hands') if synthetic else ('covered',):
         if getattr(arguments, name) is not None:
             what = 'images' if synthetic else f'the word {_SYNTHETIC}'
             raise ConfigurationError(f'--{name.replace("_", "-")} is for {what} as DATA alone')
+    if arguments.out:
+        _make_folder(arguments.out)
     scores, rows = _on_synthetic(arguments) if synthetic else _on_images(arguments)
     table = markdown(summarise(scores, rows))
+    if arguments.same_hands:
+        same = markdown(summarise(found_everywhere(scores), rows))
+        table += f'\n\nOf these, the hands that every method found in every data set:\n\n{same}'
     print(table)
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / 'table.md').write_text(table + '\n', encoding='utf-8')
         write_csv(arguments.out / 'samples.csv', scores)
         _write_reliability(arguments.out, scores, rows)
@@ -154,7 +171,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def _on_images(arguments: argparse.Namespace) -> tuple[list[Score], list[str]]:
     """Scores, and names of the rows in order."""
     maps = read_maps(arguments.joint_map) if arguments.joint_map else None
-    samples = _of_images(open_dataset(Path(arguments.data), arguments.split), arguments.count)
+    groups = _samples(arguments)
     models: dict[Side, HandModel] = {
         'right': load_hand_model(arguments.hand_model, 'right'),
         'left': load_hand_model(arguments.hand_model, 'left'),
@@ -169,8 +186,11 @@ def _on_images(arguments: argparse.Namespace) -> tuple[list[Score], list[str]]:
     scores: list[Score] = []
     pairs: list[MappedPair] = []
     try:
-        compared = compare(samples, detector, methods, same_vertices=_has_mano_vertices(models['right']))
-        for hand in tqdm(compared, total=len(samples), unit='hand', disable=None):
+        same_vertices = _has_mano_vertices(models['right'])
+        compared = chain.from_iterable(
+            compare(samples, detector, methods, same_vertices=same_vertices) for samples in groups
+        )
+        for hand in tqdm(compared, total=sum(map(len, groups)), unit='hand', disable=None):
             scores += hand.scores
             if arguments.joint_map or arguments.fit_joint_map:
                 pairs += hand.pairs()
@@ -186,6 +206,18 @@ def _on_images(arguments: argparse.Namespace) -> tuple[list[Score], list[str]]:
         write_maps(arguments.fit_joint_map, fit_maps(pairs))
         scores = with_cross_fitted_maps(scores, pairs)
     return scores, [DETECTOR_ROW, *methods]
+
+
+def _samples(arguments: argparse.Namespace) -> list[list[AnnotatedHand]]:
+    """The hands of each DATA. A data set's name that came before is told apart by the path."""
+    groups: list[list[AnnotatedHand]] = []
+    for data in arguments.data:
+        samples = _of_images(open_dataset(Path(data), arguments.split), arguments.count)
+        before = {sample.dataset for sample in chain(*groups)}
+        groups.append(
+            [replace(s, dataset=f'{s.dataset} {data}') if s.dataset in before else s for s in samples]
+        )
+    return groups
 
 
 def _of_images(samples: list[AnnotatedHand], count: int | None) -> list[AnnotatedHand]:
@@ -259,6 +291,13 @@ def _available(arguments: argparse.Namespace, make: Any, names: Iterable[str]) -
         except ConfigurationError as error:
             print(f'hand-mesh: without {name}: {error}', file=sys.stderr)
     return made
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f'{folder}: cannot be made: {error.strerror}') from error
 
 
 def _write_reliability(folder: Path, scores: list[Score], rows: list[str]) -> None:

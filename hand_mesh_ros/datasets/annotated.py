@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hand_mesh_ros.datasets.published_files import checked_numbers, projected
 from hand_mesh_ros.errors import FileFormatError
 from hand_mesh_ros.hand import Side
 
@@ -56,7 +57,7 @@ def _read_sample(path: Path, number: int, sample: Any) -> AnnotatedHand:
         visible = _array(sample.get('vis'), (21,))
         intrinsics = _array(sample.get('K'), (4,))
         if keypoints_3d is not None and intrinsics is not None and keypoints_2d is None:
-            keypoints_2d = keypoints_3d[:, :2] / keypoints_3d[:, 2:] * intrinsics[:2] + intrinsics[2:]
+            keypoints_2d = projected(keypoints_3d, tuple(intrinsics.tolist()))
         return AnnotatedHand(
             id=str(sample['id']),
             dataset=str(sample.get('set') or path.parent.name),
@@ -78,11 +79,4 @@ def _side(value: Any) -> Side | None:
 
 
 def _array(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
-    if value is None:
-        return None
-    array = np.asarray(value, np.float64)
-    if array.shape != shape:
-        raise ValueError(f'shape {array.shape} where {shape} is expected')
-    if not np.isfinite(array).all():
-        raise ValueError('a number that is not finite')
-    return array
+    return None if value is None else checked_numbers(value, shape)

@@ -1,4 +1,4 @@
-"""What the readers of published data sets share: checked numbers, long JSON lists, pinhole projection."""
+"""What the readers of data sets share: checked numbers, long JSON lists, pinhole projection."""
 
 from __future__ import annotations
 

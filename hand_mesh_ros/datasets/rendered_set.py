@@ -1,7 +1,9 @@
 """Writes a folder of rendered pictures with their truth, for detectors and whole pipelines to be measured on.
 
 Run as ``python -m hand_mesh_ros.datasets.rendered_set --out DIR --count N [--covered SHARE]``, then
-``hand-mesh eval DIR``. The same numbers are the same hands, whatever covers them.
+``hand-mesh eval DIR``. The same numbers are the same hands in the same places, whatever covers them; to tell
+what covering costs, write one folder with ``--covered 0`` and others with more, and run
+``hand-mesh eval DIR DIR --same-hands``.
 """
 
 from __future__ import annotations
@@ -64,7 +66,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description='Write rendered pictures of hands, with their truth.')
     parser.add_argument('--out', type=Path, required=True, help='folder to write')
     parser.add_argument('--count', type=int, default=500)
-    parser.add_argument('--covered', type=float, help='share of each hand that an object covers, 0 to 0.8')
+    parser.add_argument(
+        '--covered',
+        type=float,
+        help='share of each hand that an object covers, 0 to 0.8; 0 shows the hand alone '
+        '(default: things in hands, things in front of them, second hands, or nothing, as in training)',
+    )
     parser.add_argument('--seed', type=int, default=DEFAULT_SEED)
     options = parser.parse_args(arguments)
     hands = SyntheticHands(options.seed, _PICTURE_PX, covered=options.covered)

@@ -53,7 +53,7 @@ class Detector(Protocol):
         found in it.
 
         Landmarks come whole: an array of which a detector cannot give every number is None, never NaN. A
-        detection whose ``keypoints_px`` is None is reconstructed by methods only that look at the picture.
+        detection whose ``keypoints_px`` is None is not reconstructed.
         """
         ...
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -18,95 +19,114 @@ from hand_mesh_ros.evaluation.scores import Score
 from hand_mesh_ros.hand import Hand, Side
 from hand_mesh_ros.rendering.overlay import draw_hands, draw_keypoints
 
-#: Side of one picture, and height of the line of text above it, pixels.
+#: Side of one picture, and height of a line of text above, pixels.
 _PANEL, _HEADER = 256, 22
 
 #: Side of what is shown, over the larger side of the box around the hand.
 _SURROUNDINGS = 1.7
 
 _HANDS_OF_SHEET = 8
-_INK, _PAPER, _MISSING = (235, 235, 235), 24, 60
+_INK, _PAPER = (235, 235, 235), 24
 
 _STYLE = 'body{font-family:sans-serif}td,th{padding:2px 10px;text-align:right}img{max-width:100%}'
+_LEGEND = (
+    '<p>Numbers are the aligned joint error in mm; of hands without a truth in space, the error in the image '
+    'in % of the box. Pictures, from left to right: the true skeleton, then every method; blue meshes are '
+    'right hands, yellow ones left, and the number on them is the mean confidence. Fingers from thumb to '
+    'pinky: red, orange, green, blue, violet. A darkened picture: this method found no hand.</p>'
+)
+
+_T = TypeVar('_T')
 
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
     name: str
+    image: str  # name of the file
     errors: list[str]  # of each method
     strip: np.ndarray  # PNG
 
 
 class WorstHands:
-    """Keeps pictures of the hands with the largest errors, as they come by."""
+    """Keeps pictures of the hands with the largest errors, as they come by, and of some not found."""
 
     def __init__(self, limit: int, faces: Mapping[Side, np.ndarray]) -> None:
-        """Keep ``limit`` hands; ``faces``: (F,3) of each side's model."""
-        self._limit, self._faces = limit, faces
+        """Keep ``limit`` hands, and a quarter as many not found; ``faces``: (F,3) of each side's model."""
+        self._limit, self._most_missed, self._faces = limit, -(-limit // 4), faces
         self._heap: list[tuple[float, int, _Entry]] = []
+        self._missed: list[_Entry] = []
         self._numbers = count()
         self._methods: list[str] = []
 
     def add(self, compared: ComparedHand) -> None:
-        """Consider a hand. Its error is that of the first method, a hand not found being the worst.
+        """Consider a hand. Its error is that of the first method beside the detector.
 
         That is the aligned joint error in millimetres; without a truth in space the error in the image in
         hundredths of the hand's box.
         """
         self._methods = [score.method for score in compared.scores]
-        first = compared.scores[min(1, len(compared.scores) - 1)]
+        first = _first(compared.scores)
         error = _error(first)[0]
-        if not np.isnan(error) and (len(self._heap) < self._limit or error > self._heap[0][0]):
+        if not first.found:
+            if len(self._missed) < self._most_missed:
+                self._missed.append(self._entry(compared))
+        elif not np.isnan(error) and (len(self._heap) < self._limit or error > self._heap[0][0]):
             heapq.heappush(self._heap, (error, -next(self._numbers), self._entry(compared)))
             if len(self._heap) > self._limit:
                 heapq.heappop(self._heap)
 
     def write(self, folder: Path) -> None:
-        """Write sheet_001.png and so on, worst first, and index.html, which lists what is on them."""
+        """Write sheet_001.png and so on, worst first, not_found_001.png and so on, and index.html, which
+        lists what is on them."""
         folder.mkdir(parents=True, exist_ok=True)
-        entries = [entry for *_, entry in sorted(self._heap, key=lambda item: item[:2], reverse=True)]
-        rows, pictures = [], []
-        for first in range(0, len(entries), _HANDS_OF_SHEET):
-            sheet = entries[first : first + _HANDS_OF_SHEET]
-            name = f'sheet_{first // _HANDS_OF_SHEET + 1:03d}.png'
-            strips = [cv2.imdecode(entry.strip, cv2.IMREAD_COLOR) for entry in sheet]
-            (folder / name).write_bytes(cv2.imencode('.png', np.vstack(strips))[1].tobytes())
-            pictures.append(f'<h2 id="{name}">{name}</h2><img src="{name}" alt="">')
-            for rank, entry in enumerate(sheet, start=first + 1):
-                cells = [f'<a href="#{name}">{rank}</a>', escape(entry.name), *map(escape, entry.errors)]
-                rows.append('<tr>' + ''.join(f'<td>{cell}</td>' for cell in cells) + '</tr>')
-        heads = ''.join(f'<th>{escape(name)}</th>' for name in ['', 'hand', *self._methods])
+        worst = [entry for *_, entry in sorted(self._heap, key=lambda item: item[:2], reverse=True)]
         page = [
             f'<!doctype html><meta charset="utf-8"><title>Worst hands</title><style>{_STYLE}</style>',
-            '<p>Aligned joint error in mm; of hands without a truth in space, error in the image in % of the '
-            'box. On the sheets: the true skeleton, then every method.</p>',
-            f'<table><tr>{heads}</tr>',
-            *rows,
-            '</table>',
-            *pictures,
+            _LEGEND,
         ]
+        if worst:
+            page.append(f'<h1>Worst first, by the error of {escape(_first(self._methods))}</h1>')
+            page += self._section(folder, worst, 'sheet')
+        if self._missed:
+            page.append(f'<h1>Not found by {escape(_first(self._methods))}: the first of them</h1>')
+            page += self._section(folder, self._missed, 'not_found')
         (folder / 'index.html').write_text('\n'.join(page) + '\n', encoding='utf-8')
+
+    def _section(self, folder: Path, entries: Sequence[_Entry], prefix: str) -> list[str]:
+        """Write the sheets; the lines of the page that list and show them."""
+        rows, pictures = [], []
+        for first in range(0, len(entries), _HANDS_OF_SHEET):
+            name, strips = f'{prefix}_{first // _HANDS_OF_SHEET + 1:03d}.png', []
+            for rank, entry in enumerate(entries[first : first + _HANDS_OF_SHEET], start=first + 1):
+                strips.append(_titled(cv2.imdecode(entry.strip, cv2.IMREAD_COLOR), f'{rank}.  {entry.name}'))
+                link = f'<a href="#{name}">{rank}</a>'
+                cells = [link, escape(f'{entry.name} ({entry.image})'), *map(escape, entry.errors)]
+                rows.append('<tr>' + ''.join(f'<td>{cell}</td>' for cell in cells) + '</tr>')
+            (folder / name).write_bytes(cv2.imencode('.png', np.vstack(strips))[1].tobytes())
+            pictures.append(f'<h2 id="{name}">{name}</h2><img src="{name}" alt="">')
+        heads = ''.join(f'<th>{escape(name)}</th>' for name in ['', 'hand', *self._methods])
+        return [f'<table><tr>{heads}</tr>', *rows, '</table>', *pictures]
 
     def _entry(self, compared: ComparedHand) -> _Entry:
         sample, window = compared.sample, _Window.around(compared)
         image = window.cut(compared.image)
-        name = f'{sample.dataset} {sample.id}'
-        panels = [_titled(_truth(compared, image, window), name)]
+        panels = [_titled(_truth(compared, image, window), 'truth')]
         for score in compared.scores:
             picture = self._panel(compared, score.method, image, window)
             panels.append(_titled(picture, f'{score.method} {_error(score)[1]}'))
         strip = cv2.cvtColor(np.hstack(panels), cv2.COLOR_RGB2BGR)
         errors = [_error(score)[1] for score in compared.scores]
-        return _Entry(f'{name} ({sample.image.name})', errors, cv2.imencode('.png', strip)[1])
+        name = f'{sample.dataset} {sample.id}'
+        return _Entry(name, sample.image.name, errors, cv2.imencode('.png', strip)[1])
 
     def _panel(self, compared: ComparedHand, method: str, image: np.ndarray, window: _Window) -> np.ndarray:
         if method == DETECTOR_ROW:
             if compared.detection is None or compared.detection.keypoints_px is None:
-                return np.full_like(image, _MISSING)
+                return image // 2
             return draw_keypoints(image, window.pixels(compared.detection.keypoints_px))
         hand = compared.hands[method]
         if hand is None:
-            return np.full_like(image, _MISSING)
+            return image // 2
         return draw_hands(image, [window.hand(hand)], self._faces, window.camera(compared.camera))
 
 
@@ -164,6 +184,11 @@ class _Window:
         return replace(hand, keypoints_2d=self.pixels(hand.keypoints_2d), bbox_px=box)
 
 
+def _first(of_methods: Sequence[_T]) -> _T:
+    """That of the method by which hands are sorted: the first after the detector's row, if there is one."""
+    return of_methods[min(1, len(of_methods) - 1)]
+
+
 def _truth(compared: ComparedHand, image: np.ndarray, window: _Window) -> np.ndarray:
     sample = compared.sample
     if sample.keypoints_2d is None:
@@ -175,7 +200,7 @@ def _truth(compared: ComparedHand, image: np.ndarray, window: _Window) -> np.nda
 def _error(score: Score) -> tuple[float, str]:
     """Number to sort by, and what to write."""
     if not score.found:
-        return float('inf'), 'not found'
+        return float('nan'), 'not found'
     if 'pa_mpjpe_mm' in score.measures:
         error = score.measures['pa_mpjpe_mm']
         return error, f'{error:.1f} mm'

@@ -7,7 +7,7 @@ import numpy as np
 
 from hand_mesh_ros.evaluation.calibration import BINS, CONFIDENT_ERROR_M, Reliability
 
-_PLOT, _COUNTS, _LEFT, _TOP, _GAP, _BOTTOM, _RIGHT = 400, 100, 70, 40, 16, 60, 20
+_PLOT, _COUNTS, _LEFT, _TOP, _GAP, _BOTTOM, _RIGHT = 400, 100, 70, 56, 16, 60, 20
 _INK, _GRID, _BAR, _IDEAL, _SHARE = (40, 40, 40), (225, 225, 225), (84, 150, 235), (150, 150, 150), (130,) * 3
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -38,10 +38,12 @@ def reliability_picture(reliability: Reliability, title: str) -> np.ndarray:
     cv2.line(canvas, (_LEFT, base), (_LEFT + _PLOT, _TOP), _IDEAL, 1, cv2.LINE_AA)
     for bottom, extent in ((base, _PLOT), (counts_base, _COUNTS)):
         cv2.rectangle(canvas, (_LEFT, bottom - extent), (_LEFT + _PLOT, bottom), _INK, 1)
-    joints = int(reliability.counts.sum())
-    _write(canvas, f'{title}: {joints} joints, error {reliability.expected_error:.3f}', (_LEFT, 25))
-    _write(canvas, f'confidence (below: joints in each bin, at most {most})', (_LEFT, counts_base + 42))
-    _write(canvas, f'<{1e3 * CONFIDENT_ERROR_M:.0f}mm', (8, _TOP - 8))
+    _write(canvas, f'{title}: {int(reliability.counts.sum())} joints', (_LEFT, 20))
+    _write(canvas, f'expected calibration error {reliability.expected_error:.3f}', (_LEFT, 42))
+    _write(canvas, f'confidence (grey: joints in each bin, at most {most})', (_LEFT, counts_base + 42))
+    upwards = np.full((_LEFT // 3, _PLOT, 3), 255, np.uint8)
+    _write(upwards, f'share of joints within {1e3 * CONFIDENT_ERROR_M:.0f} mm', (90, 16))
+    canvas[_TOP:base, 4 : 4 + _LEFT // 3] = np.rot90(upwards)
     return canvas
 
 

@@ -66,7 +66,7 @@ class Score:
     measures: Mapping[str, float]  #: some of MEASURES
     joint_errors_m: np.ndarray  #: (21,), aligned by a similarity
     confidence: np.ndarray  #: (21,) 0..1
-    hidden: np.ndarray | None = None  #: (21,) bool: keypoints that something lies in front of
+    hidden: np.ndarray | None = None  #: (21,) bool: keypoints that the crop does not show
 
 
 #: For what nothing is known of.
@@ -142,9 +142,10 @@ def summarise(scores: list[Score], methods: Iterable[str]) -> list[dict[str, str
     """Means by data set and method, then over all; and what the confidences are worth.
 
     They are over the hands that every method found, so that none gains by failing on the hard ones:
-    ``compared`` of the ``n``. Columns that nothing fills are left out.
+    ``compared`` of the ``n``. ``side_correct`` is of the ``side_known``, found or not. Columns that nothing
+    fills are left out.
     """
-    missed = {(s.dataset, s.id) for s in scores if not s.found}
+    found_by_all = {(s.dataset, s.id) for s in _found_by_all(scores)}
     rows: list[dict[str, str | float]] = []
     datasets = [*dict.fromkeys(score.dataset for score in scores)]
     for dataset in [*datasets, 'all'] if len(datasets) > 1 else datasets:
@@ -154,7 +155,7 @@ def summarise(scores: list[Score], methods: Iterable[str]) -> list[dict[str, str
             row['found'] = sum(s.found for s in chosen)
             row['side_correct'] = sum(s.side_correct is True for s in chosen)
             row['side_known'] = sum(s.side_correct is not None for s in chosen)
-            common = [s for s in chosen if (s.dataset, s.id) not in missed]
+            common = [s for s in chosen if (s.dataset, s.id) in found_by_all]
             row['compared'] = len(common)
             row.update(_means(common), **_worth_of_confidence(common))
             rows.append(row)
@@ -164,12 +165,27 @@ def summarise(scores: list[Score], methods: Iterable[str]) -> list[dict[str, str
     return [{name: value for name, value in row.items() if name not in empty} for row in rows]
 
 
+def found_everywhere(scores: list[Score]) -> list[Score]:
+    """The scores of those hands that every method found in every data set, told by their ids."""
+    datasets: dict[str, set[str]] = {}
+    for score in scores:
+        datasets.setdefault(score.id, set()).add(score.dataset)
+    count = len({score.dataset for score in scores})
+    missed = {score.id for score in scores if not score.found}
+    return [s for s in scores if len(datasets[s.id]) == count and s.id not in missed]
+
+
 def reliability_of(scores: list[Score], method: str) -> Reliability:
-    """How reliable the confidences of one method's joints are."""
-    chosen = [s for s in scores if s.method == method]
+    """How reliable the confidences of one method's joints are, of the hands that every method found."""
+    chosen = [s for s in _found_by_all(scores) if s.method == method]
     if not chosen:
         return reliability(UNKNOWN, UNKNOWN)
     return reliability(*_joints(chosen))
+
+
+def _found_by_all(scores: list[Score]) -> list[Score]:
+    missed = {(s.dataset, s.id) for s in scores if not s.found}
+    return [s for s in scores if (s.dataset, s.id) not in missed]
 
 
 def _means(scores: list[Score]) -> dict[str, float]:

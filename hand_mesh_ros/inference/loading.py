@@ -31,8 +31,9 @@ def load_hand_network(
         from hand_mesh_ros.inference.torch_network import TorchHandNetwork
         from hand_mesh_ros.networks.maskhand import MASKHAND_PATH
 
-        if find_spec('timm') is None:  # imported later; see networks.encoder
-            raise ImportError('no timm')
+        for name in ('timm', 'torchvision'):  # imported later; see networks.encoder
+            if find_spec(name) is None:
+                raise ImportError(f'no {name}')
     except ImportError as error:
         raise ConfigurationError(
             f'method maskhand needs PyTorch: pip install "hand-mesh-ros[torch]", {_REMEDY} ({error})'

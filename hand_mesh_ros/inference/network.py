@@ -21,8 +21,6 @@ class NetworkOutput:
     hand_pose: np.ndarray  #: (45,) radians, axis-angle, the model's mean pose included
     betas: np.ndarray  #: (10,) of the hand model that the network learned
     confidence: np.ndarray  #: (21,) of each keypoint, 0..1
-    wrist: np.ndarray  #: (3,) metres: where the network itself believes keypoint 0 to be
-    landmarks: np.ndarray  #: (21,2): where the network sees the keypoints, -1..1 over the crop
 
 
 class HandNetwork(Protocol):
@@ -33,9 +31,6 @@ class HandNetwork(Protocol):
     weights_hash: str  #: SHA-256 of the file of weights, hexadecimal
     hand_model_hash: str  #: SHA-256 of the hand model that ``NetworkOutput.betas`` are of; empty if unknown
 
-    def infer(self, image: np.ndarray, cues: Cues, focal_share: float) -> NetworkOutput:
-        """The right hand in a crop (S,S,3) uint8 RGB.
-
-        :param focal_share: focal length of the crop's camera over half the crop's side.
-        """
+    def infer(self, image: np.ndarray, cues: Cues) -> NetworkOutput:
+        """The right hand in a crop (S,S,3) uint8 RGB."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from hand_mesh_ros.hand_model.layer import HandLayer
 from hand_mesh_ros.hand_model.rotations import axis_angles
 from hand_mesh_ros.inference.network import NetworkOutput
 from hand_mesh_ros.networks.maskhand import load_maskhand
-from hand_mesh_ros.networks.prediction import camera_translation, predict
+from hand_mesh_ros.networks.prediction import predict
 from hand_mesh_ros.networks.skeleton_graph import HandCues
 
 
@@ -45,12 +46,14 @@ class TorchHandNetwork:
         try:
             calibration = description['calibration']
             self._offset, self._slope = float(calibration['offset']), float(calibration['slope'])
+            if not math.isfinite(self._offset + self._slope):  # JSON's NaN would come out as confidence
+                raise ValueError(f'calibration is {calibration}')
             self.hand_model_hash = str(description['hand_model']['sha256'])
         except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f'{weights}: its description is incomplete: {error!r}') from error
+            raise FileFormatError(f'{weights}: its description cannot be used: {error!r}') from error
 
     @torch.inference_mode()
-    def infer(self, image: np.ndarray, cues: Cues, focal_share: float) -> NetworkOutput:
+    def infer(self, image: np.ndarray, cues: Cues) -> NetworkOutput:
         """See :class:`~hand_mesh_ros.inference.network.HandNetwork`."""
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255.0
         prediction = predict(
@@ -61,8 +64,6 @@ class TorchHandNetwork:
             steps=self._steps,
             use_image=self._use_image,
         )
-        keypoints = prediction.keypoints
-        transl = camera_translation(prediction.camera, keypoints, torch.tensor([focal_share]))
         confidence = torch.sigmoid(self._offset - self._slope * prediction.log_variance)
         rotations = axis_angles(_as_array(prediction.rotations))
         return NetworkOutput(
@@ -70,8 +71,6 @@ class TorchHandNetwork:
             hand_pose=rotations[1:].ravel(),
             betas=_as_array(prediction.betas),
             confidence=_as_array(confidence),
-            wrist=_as_array(keypoints[:, 0] + transl),
-            landmarks=_as_array(prediction.landmarks),
         )
 
 

@@ -44,7 +44,7 @@ class ConfidenceHead(nn.Module):
         projected: Tensor,
         keypoints: Tensor,
     ) -> Tensor:
-        """Log-variance (B,21) of each keypoint's error in space, in square centimetres.
+        """Log-variance (B,21) of each keypoint's error, the hand being aligned, in square centimetres.
 
         :param logits: (B,N,codes), with features (B,N,C), of the pose's tokens.
         :param finest_map: (B,H*W,C) of the context.

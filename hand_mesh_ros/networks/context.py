@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from hand_mesh_ros.hand_model.keypoints import KEYPOINT_JOINTS
 from hand_mesh_ros.networks.configuration import MaskHandConfiguration
 from hand_mesh_ros.networks.encoder import ImageEncoder
+from hand_mesh_ros.networks.lifter import BETAS
 from hand_mesh_ros.networks.refinement import Attention, FeedForward
 from hand_mesh_ros.networks.skeleton_graph import KEYPOINTS, HandCues, SkeletonGraph
 from hand_mesh_ros.networks.vq_mano import JOINTS
 
-BETAS, CAMERA = 10, 3
+CAMERA = 3
 
 #: Numbers that ``_image_features`` gives for each keypoint.
 _IMAGE_FEATURES = 6
@@ -145,7 +146,8 @@ def image_keypoints(heatmaps: Tensor, centres: Tensor) -> Tensor:
 
     Source: X. Sun et al., "Integral human pose regression", 2018.
     """
-    return heatmaps.float().softmax(dim=-1) @ centres
+    with torch.autocast(heatmaps.device.type, enabled=False):  # half precision would be off by a tenth pixel
+        return heatmaps.float().softmax(dim=-1) @ centres
 
 
 def _image_features(heatmaps: Tensor, in_image: Tensor, cues: HandCues) -> Tensor:

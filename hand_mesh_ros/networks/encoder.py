@@ -98,8 +98,8 @@ class _Bottleneck(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         last = nn.Conv2d(width // 2, width, 1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
         self.layers = nn.Sequential(
             nn.GELU(),
             nn.Conv2d(width, width // 2, 1),

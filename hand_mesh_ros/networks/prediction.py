@@ -23,7 +23,7 @@ class HandPrediction(NamedTuple):
     rotations: Tensor  #: (B*M,16,3,3) each joint against its parent, the wrist's against the camera first
     betas: Tensor  #: (B*M,10)
     keypoints: Tensor  #: (B*M,21,3) metres, from the wrist
-    log_variance: Tensor  #: (B*M,21) of each keypoint's error, square centimetres; not calibrated
+    log_variance: Tensor  #: (B*M,21) of each keypoint's aligned error, square centimetres; not calibrated
     camera: Tensor  #: (B*M,3): see ``camera_translation``
     landmarks: Tensor  #: (B*M,21,2) where the image shows the keypoints, -1..1 over the crop
 

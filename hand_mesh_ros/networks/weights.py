@@ -23,6 +23,7 @@ def save_weights(path: Path, network: nn.Module, description: Mapping[str, Any])
     partial = path.with_name(f'{path.name}.partial')
     write_tensors(partial, network.state_dict(), {_DESCRIPTION: json.dumps(description)})
     flush(partial)
+    partial.chmod(0o644)  # safetensors lets nobody else read it
     os.replace(partial, path)
 
 

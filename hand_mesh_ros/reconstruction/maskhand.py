@@ -9,7 +9,7 @@ import numpy as np
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.crop_image import crop_image
-from hand_mesh_ros.crop_view import CropView, view_of_box, view_of_hand
+from hand_mesh_ros.crop_view import CropView, view_of_hand
 from hand_mesh_ros.cues import Cues
 from hand_mesh_ros.detection.cues import detected_cues
 from hand_mesh_ros.detection.detection import Detection
@@ -58,45 +58,47 @@ class MaskHandReconstructor:
         self._lengthening = longer / np.linalg.norm(longer)
 
     def reconstruct(self, image: np.ndarray, camera: Camera, detection: Detection) -> Hand | None:
-        """See :class:`Reconstructor`. Raises FrameError for landmarks or a box that no hand can have.
+        """See :class:`Reconstructor`. Raises FrameError for landmarks that no hand can have.
 
-        ``timing_ms`` then holds ``network``, from the crop to the vertices.
+        None for a detection without landmarks: which way is up, and so how the hand is turned, the network
+        cannot tell well from a picture alone. ``timing_ms`` then holds ``network``, from the crop to the
+        vertices.
         """
-        view = self._view(camera, detection)
+        if detection.keypoints_px is None:
+            return None
+        view = self._view(camera, detection.keypoints_px)
         crop, cues = crop_image(image, camera, view), detected_cues(detection, camera, view)
         start = time.perf_counter()
-        output = self._infer(crop, cues, view, detection.side)
-        hand = self._hand(output, view, camera, detection)
+        output = self._infer(crop, cues, detection.side)
+        hand = self._hand(output, view, camera, detection, detection.keypoints_px)
         self.timing_ms = {'network': 1e3 * (time.perf_counter() - start)}
         return hand
 
-    def _view(self, camera: Camera, detection: Detection) -> CropView:
-        if detection.keypoints_px is None:
-            return view_of_box(detection.bbox_px, camera, self._network.image_size)
-        rays = np.column_stack([camera.rays(detection.keypoints_px), np.ones(21)])
+    def _view(self, camera: Camera, keypoints_px: np.ndarray) -> CropView:
+        rays = np.column_stack([camera.rays(keypoints_px), np.ones(21)])
         if not np.isfinite(rays).all():
             raise FrameError('a keypoint lies where the lens of this camera sees nothing')
-        if np.ptp(detection.keypoints_px, axis=0).max() < _SMALLEST_PX:
+        if np.ptp(keypoints_px, axis=0).max() < _SMALLEST_PX:
             raise FrameError('the keypoints are all on one pixel')
         return view_of_hand(rays, self._network.image_size)
 
-    def _infer(self, crop: np.ndarray, cues: Cues, view: CropView, side: Side) -> NetworkOutput:
+    def _infer(self, crop: np.ndarray, cues: Cues, side: Side) -> NetworkOutput:
         """What the network says, its output being a hand of ``side`` in the crop as it was taken."""
-        focal_share = view.focal_px * 2.0 / view.size
         if side == 'right':
-            return self._network.infer(crop, cues, focal_share)
-        return _mirrored_output(self._network.infer(crop[:, ::-1], _mirrored_cues(cues), focal_share))
+            return self._network.infer(crop, cues)
+        return _mirrored_output(self._network.infer(crop[:, ::-1], _mirrored_cues(cues)))
 
-    def _hand(self, output: NetworkOutput, view: CropView, camera: Camera, detection: Detection) -> Hand:
+    def _hand(
+        self,
+        output: NetworkOutput,
+        view: CropView,
+        camera: Camera,
+        detection: Detection,
+        keypoints_px: np.ndarray,
+    ) -> Hand:
         model, betas = self._models[detection.side], self._shape(output.betas)
         global_orient = axis_angles(view.R_crop_camera.T @ rotation_matrices(output.global_orient))
         keypoints = model.posed(global_orient, output.hand_pose, betas, np.zeros(3)).keypoints
-        if detection.keypoints_px is not None:
-            transl = place(keypoints, detection.keypoints_px, camera)
-        else:
-            transl = view.R_crop_camera.T @ output.wrist - keypoints[0]
-            if not (keypoints[:, 2] + transl[2]).min() > 0.0:
-                raise FrameError('the network sees the hand behind the camera')
         return assemble_hand(
             model,
             camera,
@@ -104,7 +106,7 @@ class MaskHandReconstructor:
             global_orient=global_orient,
             hand_pose=output.hand_pose,
             betas=betas,
-            transl=transl,
+            transl=place(keypoints, keypoints_px, camera),
             confidence=output.confidence,
             scale=scale_source(camera, self._length_given),
         )
@@ -129,6 +131,4 @@ def _mirrored_output(output: NetworkOutput) -> NetworkOutput:
         output,
         global_orient=mirrored_axis_angles(output.global_orient),
         hand_pose=mirrored_axis_angles(output.hand_pose),
-        wrist=mirrored_points(output.wrist),
-        landmarks=output.landmarks * _CROP_SIGNS,
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
@@ -30,7 +30,7 @@ from hand_mesh_ros.ros.images import rgb_from_message
 from hand_mesh_ros.ros.outputs import Outputs
 from hand_mesh_ros.ros.pairing import StampPairing, Waiting
 from hand_mesh_ros.ros.parameters import NodeParameters, declare_parameters, read_parameters
-from hand_mesh_ros.ros.running import run_program, spin_until
+from hand_mesh_ros.ros.running import exit_program, run_program, spin_until
 from hand_mesh_ros.ros.warm_up import warm_up
 from hand_mesh_ros.ros.worker import NewestFrameWorker
 
@@ -297,10 +297,10 @@ def _work(node: HandMeshNode, stopping: threading.Event) -> None:
             node.cleanup()
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit code."""
-    return run_program(HandMeshNode, _work, args)
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the node until SIGINT or SIGTERM, then end the process."""
+    exit_program(run_program(HandMeshNode, _work, args))
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

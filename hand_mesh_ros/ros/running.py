@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -67,3 +68,15 @@ def run_program(
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+def exit_program(code: int) -> NoReturn:
+    """End the process with that exit code, whatever its daemon threads are doing.
+
+    Python stops them when they next need its lock; inside PyTorch, that aborts the process (SIGABRT).
+    """
+    if any(thread.daemon for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

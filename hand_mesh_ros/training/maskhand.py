@@ -98,6 +98,10 @@ class MaskHandTrainingConfiguration:
     def __post_init__(self) -> None:
         require(self, 'loss_vertices', at_least=5)
         require(self, 'held_out_samples', at_least=1)
+        if self.frozen_stages and not (self.pretrained or self.begin_with):
+            raise ConfigurationError(
+                'frozen_stages of a backbone that learned nothing: 0, or pretrained: true'
+            )
         for name in ('workers', 'frozen_stages'):
             require(self, name, at_least=0)
         if self.loop.seed >= HELD_OUT_SEED:
@@ -288,13 +292,14 @@ def _splat(places: Tensor, height: int, width: int) -> Tensor:
 def build_network(configuration: MaskHandTrainingConfiguration) -> MaskHand:
     """The network as training begins with it.
 
-    :raises ConfigurationError: the lifter is of another size, or there are no such pretrained weights.
+    :raises ConfigurationError: an earlier run of another network, or no such pretrained weights.
     :raises FileFormatError: the files of VQ-MANO, of the lifter or of an earlier run are none.
     """
     c = configuration
     if c.begin_with:
         network, _ = load_maskhand(Path(c.begin_with))
-        if network.configuration != c.network:
+        wanted = replace(c.network, **lifter_sizes(network.lifter))  # these were the lifter's own, then too
+        if network.configuration != wanted:
             raise ConfigurationError(f'begin_with is of {network.configuration}, network says {c.network}')
         network.requires_grad_(True)
         network.vq_mano.requires_grad_(False)
