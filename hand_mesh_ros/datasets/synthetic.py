@@ -261,9 +261,10 @@ class SyntheticHands:
 
         dressed_hands = [dressed(self._right, hand, hands.transl[row])]
         if self._covered is not None:
-            return Scene(
-                dressed_hands, self._cover(dressed_hands[0], keypoints, view, rng), _random_lighting(rng)
-            )
+            # Of numbers of its own: all else in the picture stays as it is, however much is covered
+            own = np.random.default_rng([self._seed, index, 2])
+            cover = self._cover(dressed_hands[0], keypoints, view, own)
+            return Scene(dressed_hands, cover, _random_lighting(rng))
         if rng.random() < _SECOND_HAND:
             figures, other = self._second_hand(index, rng)
             moved = keypoints.mean(0) + _beside(rng) - other.keypoints.mean(0)
@@ -302,8 +303,9 @@ class SyntheticHands:
     ) -> np.ndarray:
         background = self._textures.patch(self._size, rng)
         prop_texture = np.full((self._size, self._size, 3), 128, np.uint8)
-        if scene.has_props and rng.random() < 0.6:
-            prop_texture = self._textures.patch(self._size, rng)
+        of_props = rng.spawn(1)[0]
+        if scene.has_props and of_props.random() < 0.6:
+            prop_texture = self._textures.patch(self._size, of_props)
         light = scene.light(view, background, prop_texture, crease=float(rng.uniform(0.3, 0.8)))
         return self._photographer.picture(light, source_focal_px / view.focal_px, rng)
 
