@@ -24,7 +24,11 @@ def add_estimator_options(parser: argparse.ArgumentParser) -> None:
         '(default: %(default)s)',
     )
     group.add_argument(
-        '--threads', type=int, default=0, metavar='N', help="of maskhand: PyTorch's (default: all cores)"
+        '--threads',
+        type=int,
+        default=1,
+        metavar='N',
+        help="of maskhand: PyTorch's (default: 1; 0: all cores)",
     )
     group.add_argument('--max-hands', type=int, default=2, metavar='N', help='default: %(default)s')
     group.add_argument(

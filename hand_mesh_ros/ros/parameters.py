@@ -74,7 +74,10 @@ class NodeParameters:
         read_only=True,
     )
     threads: int = parameter(
-        0, "Of maskhand: PyTorch's threads; 0 for all cores.", limits=(0, 256), read_only=True
+        1,
+        "Of maskhand: PyTorch's threads; 0 for all cores. More than 1 hardly pays.",
+        limits=(0, 256),
+        read_only=True,
     )
     detector: str = parameter(
         'mediapipe',
