@@ -165,7 +165,7 @@ class MaskHandObjective:
         """Nothing to do."""
 
     def evaluate(self) -> dict[str, float]:
-        """Errors on the held-out hands: see ``_EVALUATIONS``; those without an ending are of all that is shipped."""
+        """Errors on the held-out hands, by ``_EVALUATIONS``; without an ending, of all that is shipped."""
         figures: dict[str, float] = {}
         for name, (steps, use_image) in _EVALUATIONS.items():
             totals = {'aligned_mm': 0.0, 'keypoint_mm': 0.0, 'landmarks': 0.0}
