@@ -98,7 +98,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         type=int,
         nargs='+',
         metavar='T',
-        help='iterations of the sampling: of images the last counts (default: 5), of synthetic each (1 3 5)',
+        help='iterations of the sampling: of images the last counts (default: 1), of synthetic each (1 3 5)',
     )
     parser.add_argument(
         '--worst',

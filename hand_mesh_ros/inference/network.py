@@ -9,8 +9,8 @@ import numpy as np
 
 from hand_mesh_ros.cues import Cues
 
-#: Iterations of the sampling of a pose, least and most that make sense; the paper takes five.
-MIN_STEPS, DEFAULT_STEPS, MAX_STEPS = 1, 5, 16
+#: Iterations of the sampling of a pose. The paper takes five; with this package's weights one is as good.
+MIN_STEPS, DEFAULT_STEPS, MAX_STEPS = 1, 1, 16
 
 
 @dataclass(frozen=True, eq=False)

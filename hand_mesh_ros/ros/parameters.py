@@ -69,7 +69,7 @@ class NodeParameters:
     )
     sampling_steps: int = parameter(
         DEFAULT_STEPS,
-        'Of maskhand: iterations of the sampling of a pose.',
+        'Of maskhand: iterations of the sampling of a pose; more take longer.',
         limits=(MIN_STEPS, MAX_STEPS),
         read_only=True,
     )
