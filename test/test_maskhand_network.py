@@ -11,21 +11,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import grid_sample
 
-from hand_mesh_ros.crop_view import RMS_SHARE
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
 from hand_mesh_ros.hand_model.files import load_hand_model
-from hand_mesh_ros.hand_model.keypoints import KEYPOINT_PARENTS
 from hand_mesh_ros.hand_model.layer import HandLayer
 from hand_mesh_ros.networks.confidence import ConfidenceHead
 from hand_mesh_ros.networks.configuration import MaskHandConfiguration
-from hand_mesh_ros.networks.context import HandContext, image_keypoints, token_joints
-from hand_mesh_ros.networks.deformable_attention import DeformableAttention, sample_bilinear
+from hand_mesh_ros.networks.context import HandContext
+from hand_mesh_ros.networks.deformable_attention import DeformableAttention
 from hand_mesh_ros.networks.maskhand import Decoded, MaskHand, TokenDecoder, describe, load_maskhand
-from hand_mesh_ros.networks.prediction import camera_translation, predict, weak_projection
+from hand_mesh_ros.networks.prediction import predict
 from hand_mesh_ros.networks.sampling import masked_counts, random_masks, sample_tokens
-from hand_mesh_ros.networks.skeleton_graph import HandCues, SkeletonGraph, bone_adjacency, joint_distances
+from hand_mesh_ros.networks.skeleton_graph import HandCues, SkeletonGraph
 from hand_mesh_ros.networks.vq_mano import VqMano, VqManoConfiguration
 from hand_mesh_ros.networks.weights import save_weights
 
@@ -120,71 +117,7 @@ def _all_seen(hands: int) -> Tensor:
     return torch.ones(hands, dtype=torch.bool)
 
 
-# Sampling of images
-
-
-def test_bilinear_sampling_is_that_of_grid_sample() -> None:
-    features = torch.randn(2, 5, 6, 9, dtype=torch.float64)
-    points = torch.rand(2, 200, 2) * 1.6 - 0.3  # beyond the edges, too
-    points[:, :4] = torch.tensor([[0.0, 0.0], [1.0, 1.0], [-5.0, 0.5], [0.5 / 9, 0.5 / 6]])
-    expected = grid_sample(features, points.double()[:, None] * 2 - 1, align_corners=False)[:, :, 0]
-    sampled = sample_bilinear(features.flatten(2).transpose(1, 2), (6, 9), points)
-    torch.testing.assert_close(sampled, expected.transpose(1, 2), rtol=1e-5, atol=2e-6)
-
-
-def test_gradients_of_bilinear_sampling_are_those_of_grid_sample() -> None:
-    features = torch.randn(1, 3, 5, 4, requires_grad=True)
-    points = (torch.rand(1, 50, 2) * 1.2 - 0.1).requires_grad_()
-    cotangent = torch.randn(1, 50, 3)
-    sampled = sample_bilinear(features.flatten(2).transpose(1, 2), (5, 4), points)
-    reference = grid_sample(features, points[:, None] * 2 - 1, align_corners=False)[:, :, 0].transpose(1, 2)
-    for ours, theirs in zip(
-        torch.autograd.grad(sampled, (features, points), cotangent),
-        torch.autograd.grad(reference, (features, points), cotangent),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-
-
-def test_deformable_attention_is_the_sum_over_its_points() -> None:
-    width, heads, points, hands, queries = 12, 3, 2, 2, 4
-    shapes = ((4, 6), (2, 3))
-    attention = DeformableAttention(width, heads, shapes, points)
-    for layer in (attention.offsets, attention.weights):
-        nn.init.normal_(layer.weight)
-    q, references = torch.randn(hands, queries, width), torch.rand(hands, queries, 2)
-    values = torch.randn(hands, heads, 24 + 6, width // heads)
-    with torch.no_grad():
-        found = attention(q, references, values)
-        offsets = attention.offsets(q).reshape(hands, queries, heads, 2, points, 2)
-        weights = attention.weights(q).reshape(hands, queries, heads, 2 * points).softmax(-1)
-        weights = weights.reshape(hands, queries, heads, 2, points)
-        seen = torch.zeros(hands, queries, heads, width // heads)
-        for b, i, h, level, p in np.ndindex(hands, queries, heads, 2, points):
-            (height, columns), first = shapes[level], (0, 24)[level]
-            pixels = values[b, h, first : first + height * columns].T.reshape(1, -1, height, columns)
-            place = references[b, i] + offsets[b, i, h, level, p] / torch.tensor([columns, height])
-            pixel = grid_sample(pixels, place[None, None, None] * 2 - 1, align_corners=False)
-            seen[b, i, h] += weights[b, i, h, level, p] * pixel[0, :, 0, 0]
-        torch.testing.assert_close(found, attention.out(seen.flatten(2)), rtol=1e-4, atol=1e-5)
-
-
 # Skeleton and cues
-
-
-def test_graph_follows_the_bones() -> None:
-    adjacency = bone_adjacency().numpy()
-    bones = {(c, p) for c, p in enumerate(KEYPOINT_PARENTS) if p >= 0}
-    connected = {(int(i), int(j)) for i, j in np.argwhere(adjacency > 0) if i > j}
-    assert connected == bones
-    np.testing.assert_allclose(np.linalg.eigvalsh(adjacency).max(), 1.0, rtol=1e-6)
-
-
-def test_distances_between_joints_count_bones() -> None:
-    distances = joint_distances()
-    assert distances[0, 0] == 0 and distances[0, 3] == 3  # wrist to the index finger's last joint
-    assert distances[3, 1] == 2 and distances[3, 15] == 6  # along the finger, and over to the thumb
-    assert torch.equal(distances, distances.T)
 
 
 @pytest.mark.parametrize('missing', [(0,), (1,), (2,), (0, 1, 2)])
@@ -226,18 +159,6 @@ def test_all_cues_missing_still_gives_a_hand(network: MaskHand) -> None:
             assert torch.equal(ours, theirs) and ours.isfinite().all()
         sampled = sample_tokens(network.decoder, context, steps=2)
         assert network.rotations(sampled.logits[:, 0]).isfinite().all()
-
-
-def test_heatmaps_say_where_their_mass_is() -> None:
-    centres = torch.cartesian_prod(torch.tensor([-0.5, 0.5]), torch.tensor([-0.75, -0.25, 0.25, 0.75])).flip(
-        1
-    )
-    heatmaps = torch.full((1, 21, 8), -50.0)
-    heatmaps[..., 2] = 0.0
-    heatmaps[0, 5, 6] = 0.0  # as much one row below
-    found = image_keypoints(heatmaps, centres)
-    torch.testing.assert_close(found[0, 0], torch.tensor([0.25, -0.5]))
-    torch.testing.assert_close(found[0, 5], torch.tensor([0.25, 0.0]))
 
 
 # Masks and sampling of tokens
@@ -376,18 +297,6 @@ def test_without_its_image_a_hand_is_the_same_whatever_the_picture(network: Mask
     assert not torch.equal(first.finest_map[0], second.finest_map[0])
 
 
-def test_camera_puts_the_hand_where_it_says() -> None:
-    keypoints = torch.randn(3, 21, 3) * 0.05
-    camera = torch.tensor([[0.1, 0.2, -0.3], [0.0, 0.0, 0.0], [-0.2, 0.5, 0.1]])
-    focal_share = torch.full((3,), 400.0)  # from so far away perspective hardly matters
-    placed = keypoints + camera_translation(camera, keypoints, focal_share)[:, None]
-    seen = placed[..., :2] / placed[..., 2:] * focal_share[:, None, None]
-    torch.testing.assert_close(seen, weak_projection(camera, keypoints), atol=5e-3, rtol=0)
-    torch.testing.assert_close(seen.mean(dim=1), camera[:, 1:], atol=5e-3, rtol=0)
-    size = (seen[1] - seen[1].mean(dim=0)).square().sum(dim=-1).mean().sqrt()
-    assert size.item() == pytest.approx(2 * RMS_SHARE, rel=0.01)
-
-
 def test_a_saved_network_predicts_the_same_after_loading(network: MaskHand, tmp_path: Path) -> None:
     path, layer = tmp_path / 'maskhand.safetensors', HandLayer(load_hand_model())
     save_weights(path, network, describe(network, {'name': 'open', 'sha256': '0'}))
@@ -481,10 +390,6 @@ def test_backbones_without_such_maps_are_refused(
 ) -> None:
     with pytest.raises(ConfigurationError, match='backbone|strides'):
         MaskHand(MaskHandConfiguration(image_size=128, backbone=backbone, strides=strides), network.vq_mano)
-
-
-def test_tokens_of_a_joint_lie_together() -> None:
-    assert token_joints(64)[:9] == [0, 0, 0, 0, 1, 1, 1, 1, 2]
 
 
 def test_the_default_fits_a_package(network: MaskHand) -> None:

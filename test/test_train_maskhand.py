@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_runs import ALONE, Killed, assert_same_runs, rows_of
+from training_runs import ALONE, assert_resumes, rows_of
 
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
 from hand_mesh_ros.evaluation.metrics import pa_mpjpe
@@ -76,31 +76,13 @@ def small(parts):
     )
 
 
-def killed_and_resumed(train, objective, configuration, folder, monkeypatch):
-    assert train(configuration, MODEL, folder / 'whole', ALONE, resume=False)
-    losses = objective.losses
-    with monkeypatch.context() as patch:
-        calls = iter(range(100))
-
-        def killed_at_the_fourth(*arguments):
-            if next(calls) == 3:
-                raise Killed
-            return losses(*arguments)
-
-        patch.setattr(objective, 'losses', killed_at_the_fourth)
-        with pytest.raises(Killed):
-            train(configuration, MODEL, folder / 'killed', ALONE, resume=False)
-    assert train(configuration, MODEL, folder / 'killed', ALONE, resume=True)
-    assert_same_runs(folder / 'whole', folder / 'killed')
-
-
 def test_a_killed_lifter_resumes(tmp_path, monkeypatch):
-    killed_and_resumed(train_lifter, LifterObjective, LIFTER, tmp_path, monkeypatch)
+    assert_resumes(train_lifter, LifterObjective, LIFTER, tmp_path, monkeypatch)
     assert load_lifter(tmp_path / 'whole' / 'best.safetensors').entry.out_features == 24
 
 
 def test_a_killed_maskhand_resumes(small, tmp_path, monkeypatch):
-    killed_and_resumed(train_maskhand, MaskHandObjective, small, tmp_path, monkeypatch)
+    assert_resumes(train_maskhand, MaskHandObjective, small, tmp_path, monkeypatch)
     network, description = load_maskhand(tmp_path / 'whole' / 'best.safetensors')
     assert network.configuration == small.network
     assert set(description['figures']) >= {'aligned_mm', 'aligned_mm_one_step', 'aligned_mm_no_image'}

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from training_runs import ALONE, Killed, assert_same_runs, rows_of
+from training_runs import ALONE, Killed, assert_resumes, assert_same_runs, rows_of
 
 from hand_mesh_ros.cli.main import main
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
-from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.networks.vq_mano import VqManoConfiguration, load_vq_mano
 from hand_mesh_ros.networks.weights import load_weights
 from hand_mesh_ros.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
@@ -106,22 +105,7 @@ def test_sigterm_ends_a_run_at_a_checkpoint_to_resume_from(tmp_path):
 
 
 def test_vq_mano_killed_and_resumed_equals_an_uninterrupted_run(tmp_path, monkeypatch):
-    model = load_hand_model()
-    assert train_vq_mano(SMALL, model, tmp_path / 'whole', ALONE, resume=False)
-    losses = VqManoObjective.losses
-    with monkeypatch.context() as patch:
-        calls = iter(range(100))
-
-        def killed_at_the_eighth(*arguments):
-            if next(calls) == 7:
-                raise Killed
-            return losses(*arguments)
-
-        patch.setattr(VqManoObjective, 'losses', killed_at_the_eighth)
-        with pytest.raises(Killed):
-            train_vq_mano(SMALL, model, tmp_path / 'killed', ALONE, resume=False)
-    assert train_vq_mano(SMALL, model, tmp_path / 'killed', ALONE, resume=True)
-    assert_same_runs(tmp_path / 'whole', tmp_path / 'killed')
+    assert_resumes(train_vq_mano, VqManoObjective, SMALL, tmp_path, monkeypatch, kill_at=8)
 
 
 def test_the_best_weights_are_kept(tmp_path):

@@ -2,8 +2,10 @@
 
 import csv
 
+import pytest
 import torch
 
+from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.networks.weights import load_weights
 from hand_mesh_ros.training.checkpoints import load_checkpoint
 from hand_mesh_ros.training.processes import ProcessGroup
@@ -37,3 +39,23 @@ def assert_same_runs(folder, other):
     best, other_best = (load_weights(path / 'best.safetensors') for path in (folder, other))
     assert best[1] == other_best[1]
     assert all(torch.equal(tensor, other_best[0][name]) for name, tensor in best[0].items())
+
+
+def assert_resumes(train, objective, configuration, folder, monkeypatch, kill_at=4):
+    """A run that is killed at its ``kill_at``-th step and resumed ends as an uninterrupted one."""
+    model = load_hand_model()
+    assert train(configuration, model, folder / 'whole', ALONE, resume=False)
+    losses = objective.losses
+    with monkeypatch.context() as patch:
+        calls = iter(range(1, 100))
+
+        def killed(*arguments):
+            if next(calls) == kill_at:
+                raise Killed
+            return losses(*arguments)
+
+        patch.setattr(objective, 'losses', killed)
+        with pytest.raises(Killed):
+            train(configuration, model, folder / 'killed', ALONE, resume=False)
+    assert train(configuration, model, folder / 'killed', ALONE, resume=True)
+    assert_same_runs(folder / 'whole', folder / 'killed')
