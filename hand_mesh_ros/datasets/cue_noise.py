@@ -119,9 +119,29 @@ def cues_with_gaps(
     :param true_keypoints: (N,21,2), likewise.
     :param visible: (N,21) bool.
     """
+    present = _present(levels, draws)
+    confidence = _confidence(detected.keypoints - true_keypoints, visible, draws)
+    return _given(detected, confidence, present, levels, draws)
+
+
+def detected_cues_with_gaps(
+    detected: Landmarks, confidence: np.ndarray, levels: NoiseLevels, draws: Draws
+) -> Cues:
+    """The cues of N hands of which a detector itself says how sure it is: (N,21). See ``cues_with_gaps``."""
+    return _given(detected, confidence, _present(levels, draws), levels, draws)
+
+
+def _present(levels: NoiseLevels, draws: Draws) -> np.ndarray:
+    """Which cues N hands have at all, (N,3) bool."""
     missing = np.array([levels.keypoints_missing_rate, levels.depth_missing_rate, levels.world_missing_rate])
-    present = draws.uniform(3) >= missing
-    confidence = _confidence(detected.keypoints - true_keypoints, visible, draws) * present[:, :1]
+    return draws.uniform(3) >= missing
+
+
+def _given(
+    detected: Landmarks, confidence: np.ndarray, present: np.ndarray, levels: NoiseLevels, draws: Draws
+) -> Cues:
+    """The cues that are ``present`` (N,3), and of them all keypoints but a few."""
+    confidence = confidence * present[:, :1]
     confidence[draws.uniform(21) < levels.keypoint_missing_rate] = 0.0
     return Cues(
         keypoints=np.where(confidence[:, :, None] > 0, detected.keypoints, 0.0).astype(np.float32),

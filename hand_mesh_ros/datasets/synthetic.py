@@ -6,12 +6,12 @@ Right hands only; a left hand is mirrored at its crop before anything looks at i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
 
-from hand_mesh_ros.crop_view import CropView, CropViews, looking_along, view_of_hand, views_of_hands
+from hand_mesh_ros.crop_view import CropView, CropViews, looking_along, views_of_hands
 from hand_mesh_ros.datasets.cue_noise import (
     NoiseLevels,
     cues_with_gaps,
@@ -21,6 +21,7 @@ from hand_mesh_ros.datasets.cue_noise import (
 )
 from hand_mesh_ros.datasets.draws import Draws
 from hand_mesh_ros.datasets.hand_figure import HandFigures, random_sleeve
+from hand_mesh_ros.datasets.hand_sample import PlacedHands, SyntheticSample, sample_fields
 from hand_mesh_ros.datasets.invented_visibility import invented_visibility
 from hand_mesh_ros.datasets.photograph import Photographer
 from hand_mesh_ros.datasets.pose_sampler import HandPoses, PoseSampler
@@ -60,43 +61,16 @@ _SECOND_HANDS_FROM = 2**40
 _PLACEMENT_DRAWS, _CUE_DRAWS, _VISIBILITY_DRAWS = 1, 2, 3
 
 #: Samples that are made at once: as many as a processor's cache holds.
-_RENDERED_BLOCK, _UNRENDERED_BLOCK = 32, 512
+RENDERED_BLOCK, _UNRENDERED_BLOCK = 32, 512
 
 
-@dataclass(frozen=True, eq=False)
-class SyntheticSample:
-    """One crop of a right hand, what a detector says of it, and the truth in the crop's camera.
+class Pictures(NamedTuple):
+    """N hands as their cameras have them, not turned upright, with some of what is around them."""
 
-    That camera looks at the hand along its axis, pinhole, ``focal_px``, its centre in the middle of the crop.
-    The root is keypoint 0, the wrist.
-    """
-
-    image: np.ndarray  #: (S,S,3) uint8 RGB
-    cue_keypoints: np.ndarray  #: (21,2) float32, -1..1 over the crop; see ``cues.Cues`` for these
-    cue_confidence: np.ndarray  #: (21,) float32
-    cue_relative_depth: np.ndarray  #: (21,) float32
-    cue_world: np.ndarray  #: (21,3) float32
-    cue_present: np.ndarray  #: (3,) bool: keypoints, relative depth, world landmarks
-    global_orient: np.ndarray  #: (3,) float32 radians, axis-angle
-    hand_pose: np.ndarray  #: (45,) float32 radians
-    betas: np.ndarray  #: (10,) float32
-    keypoints_3d: np.ndarray  #: (21,3) float32 metres, from the root
-    root_depth_m: np.ndarray  #: () float32, along the optical axis
-    focal_px: np.ndarray  #: () float32
-    keypoints_2d: np.ndarray  #: (21,2) float32 pixels of the crop
-    visible: np.ndarray  #: (21,) bool, see ``Scene.visible``
-    R_crop_camera: np.ndarray  #: (3,3) float32: from the frame of the camera that took the whole picture
-
-
-class PlacedHands(NamedTuple):
-    """N right hands before their cameras, float64. The frames are those cameras' optical frames."""
-
-    R_camera_hand: np.ndarray  #: (N,3,3)
-    hand_pose: np.ndarray  #: (N,45)
-    betas: np.ndarray  #: (N,10)
-    transl: np.ndarray  #: (N,3) metres
-    keypoints: np.ndarray  #: (N,21,3) metres
-    source_focal_px: np.ndarray  #: (N,), of the cameras
+    images: np.ndarray  #: (N,S,S,3) uint8 RGB
+    views: CropViews  #: what the pictures show, from the cameras that took the whole pictures
+    hands: PlacedHands
+    visible: np.ndarray  #: (N,21) bool, see ``Scene.visible``
 
 
 class SyntheticHands:
@@ -132,6 +106,12 @@ class SyntheticHands:
         self._right, self._left = (HandFigures(m, seed) for m in (self.model, self.model.mirrored()))
         self._textures, self._photographer = TextureBank(seed), Photographer(seed, size)
 
+    def sized(self, size: int) -> SyntheticHands:
+        """The same hands in crops of another side, in pixels; skins and backgrounds are shared."""
+        other = copy(self)
+        other._size, other._photographer = size, Photographer(self._seed, size)
+        return other
+
     def poses(self, indices: np.ndarray) -> HandPoses:
         """Only the parameters of the hands with these numbers (N,), many thousands a second.
 
@@ -146,7 +126,7 @@ class SyntheticHands:
 
     def batch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The samples with these numbers (N,): the fields of ``SyntheticSample``, stacked."""
-        return _in_blocks(self._rendered, indices, _RENDERED_BLOCK)
+        return in_blocks(self._rendered, indices, RENDERED_BLOCK)
 
     def cue_batch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """What ``batch`` gives but ``image``, without rendering: more than ten thousand samples a second.
@@ -154,22 +134,14 @@ class SyntheticHands:
         The same hands in the same places; but which keypoints are hidden is invented, so that the errors of
         cues are as large as those of ``batch``, not the same.
         """
-        return _in_blocks(self._unrendered, indices, _UNRENDERED_BLOCK)
+        return in_blocks(self._unrendered, indices, _UNRENDERED_BLOCK)
 
     def _rendered(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         hands = self._placed(indices)
         true_views = views_of_hands(hands.keypoints, self._size)
-        rngs = [np.random.default_rng([self._seed, int(index)]) for index in indices]
-        scenes, visible = [], np.empty((len(indices), 21), bool)
-        for row, index in enumerate(indices):
-            scene, visible[row] = self._scene(int(index), hands, row, true_views[row], rngs[row])
-            scenes.append(scene)
+        rngs, scenes, visible = self._scenes(indices, hands, true_views)
         views, fields = self._seen_by_detector(indices, hands, true_views, visible)
-        images = [
-            self._image(scene, views[row], hands.source_focal_px[row], rngs[row])
-            for row, scene in enumerate(scenes)
-        ]
-        return {'image': np.stack(images), **fields}
+        return {'image': self._images(scenes, views, hands, rngs), **fields}
 
     def _unrendered(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         hands = self._placed(indices)
@@ -205,32 +177,20 @@ class SyntheticHands:
         changes = draws.normal(4) * _LOOSE_CROP_CHANGES * (draws.uniform(1) < _LOOSE_CROP)
         views = views.turned(changes[:, 0], changes[:, 1:3], np.exp(changes[:, 3]))
 
-        unit, points = (
-            views.to_unit(hands.keypoints),
-            hands.keypoints @ views.R_crop_camera.transpose(0, 2, 1),
-        )
         detected = in_other_views(detected, true_views, views)
-        cues = cues_with_gaps(detected, unit, visible, self._levels, draws)
-        fields = {
-            'cue_keypoints': cues.keypoints,
-            'cue_confidence': cues.confidence,
-            'cue_relative_depth': cues.relative_depth,
-            'cue_world': cues.world,
-            'cue_present': cues.present,
-            'global_orient': axis_angles(views.R_crop_camera @ hands.R_camera_hand),
-            'hand_pose': hands.hand_pose,
-            'betas': hands.betas,
-            'keypoints_3d': points - points[:, :1],
-            'root_depth_m': points[:, 0, 2],
-            'focal_px': views.focal_px,
-            'keypoints_2d': unit * (self._size / 2.0) + (self._size - 1) / 2.0,
-            'visible': visible & (np.abs(unit) <= 1.0).all(2),
-            'R_crop_camera': views.R_crop_camera,
-        }
-        return views, {
-            name: values.astype(np.float32) if values.dtype == np.float64 else values
-            for name, values in fields.items()
-        }
+        cues = cues_with_gaps(detected, views.to_unit(hands.keypoints), visible, self._levels, draws)
+        return views, sample_fields(hands, views, visible, cues)
+
+    def _scenes(
+        self, indices: np.ndarray, hands: PlacedHands, views: CropViews
+    ) -> tuple[list[np.random.Generator], list[Scene], np.ndarray]:
+        """Scenes of N hands and which keypoints (N,21) ``views`` see, after the generators that go on."""
+        rngs = [np.random.default_rng([self._seed, int(index)]) for index in indices]
+        scenes, visible = [], np.empty((len(indices), 21), bool)
+        for row, index in enumerate(indices):
+            scene, visible[row] = self._scene(int(index), hands, row, views[row], rngs[row])
+            scenes.append(scene)
+        return rngs, scenes, visible
 
     def _scene(
         self, index: int, hands: PlacedHands, row: int, view: CropView, rng: np.random.Generator
@@ -298,6 +258,12 @@ class SyntheticHands:
             orient, pose = mirrored_axis_angles(orient), mirrored_axis_angles(pose)
         return figures, figures.model.posed(orient, pose, betas, np.zeros(3))
 
+    def _images(
+        self, scenes: list[Scene], views: CropViews, hands: PlacedHands, rngs: list[np.random.Generator]
+    ) -> np.ndarray:
+        rows = enumerate(zip(scenes, hands.source_focal_px, rngs, strict=True))
+        return np.stack([self._image(scene, views[row], focal, rng) for row, (scene, focal, rng) in rows])
+
     def _image(
         self, scene: Scene, view: CropView, source_focal_px: float, rng: np.random.Generator
     ) -> np.ndarray:
@@ -310,22 +276,28 @@ class SyntheticHands:
         return self._photographer.picture(light, source_focal_px / view.focal_px, rng)
 
     def picture(self, index: int, zoom: float) -> tuple[np.ndarray, np.ndarray, CropView]:
-        """Hand number ``index`` as the camera has it, not turned upright, with some of what is around it.
+        """Hand number ``index`` alone as ``pictures`` has it.
 
-        :param zoom: below 1; the hand is so many times as large as in the crop of a sample.
         :returns: the picture (S,S,3) uint8 RGB, the true keypoints (21,3) in metres, in the frame of the
             camera that took the whole picture, and the view from there that the picture shows.
         """
-        rng = np.random.default_rng([self._seed, index])
-        hands = self._placed(np.array([index]))
-        crop = view_of_hand(hands.keypoints[0], self._size)
-        scene, _ = self._scene(index, hands, 0, crop, rng)
+        taken = self.pictures(np.array([index]), zoom)
+        return taken.images[0], taken.hands.keypoints[0], taken.views[0]
+
+    def pictures(self, indices: np.ndarray, zoom: float) -> Pictures:
+        """The hands with these numbers (N,), at least one, as their cameras have them.
+
+        :param zoom: below 1; a hand is so many times as large as in the crop of a sample.
+        """
+        hands = self._placed(indices)
+        crops = views_of_hands(hands.keypoints, self._size)
+        rngs, scenes, visible = self._scenes(indices, hands, crops)
         # Not of the scene's numbers: it is the same view, whatever else is in it
-        aside = np.random.default_rng([self._seed, index, 1]).uniform(-0.5, 0.5, 2)
-        right, down = aside * (1.0 / zoom - 1.0)
-        ahead = CropView(looking_along(crop.R_crop_camera[2]), crop.focal_px, crop.size)
-        view = ahead.turned(0.0, right, down, zoom)
-        return self._image(scene, view, hands.source_focal_px[0], rng), hands.keypoints[0], view
+        own = [np.random.default_rng([self._seed, int(index), 1]) for index in indices]
+        moved = np.array([rng.uniform(-0.5, 0.5, 2) for rng in own]) * (1.0 / zoom - 1.0)
+        ahead = CropViews(looking_along(crops.R_crop_camera[:, 2]), crops.focal_px, crops.size)
+        views = ahead.turned(np.zeros(len(indices)), moved, np.full(len(indices), zoom))
+        return Pictures(self._images(scenes, views, hands, rngs), views, hands, visible)
 
 
 def _placements(draws: Draws) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -370,7 +342,7 @@ def _random_lighting(rng: np.random.Generator) -> Lighting:
     )
 
 
-def _in_blocks(
+def in_blocks(
     make: Callable[[np.ndarray], dict[str, np.ndarray]], indices: np.ndarray, size: int
 ) -> dict[str, np.ndarray]:
     """What ``make`` makes of ``indices`` (N,), of so many at a time, stacked."""
