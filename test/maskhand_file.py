@@ -27,11 +27,12 @@ def write_maskhand(path: Path, calibration: dict[str, float] | None = None) -> P
     configuration = MaskHandConfiguration(
         image_size=64,
         backbone='mobilenetv3_small_050',
+        strides=(8, 16, 32),
         width=48,
         heads=3,
         refinement_blocks=1,
         synthesizer_blocks=2,
-        lifter_width=32,
+        lifters=((32, 1),),
     )
     network = MaskHand(configuration, vq_mano)
     model = load_hand_model()

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_maskhand import (
+    CODE_DIM,
+    CODES,
+    SMALL,
+    TOKENS,
+    ContextOf,
+    all_seen,
+    random_cues,
+    rubbish_behind,
+    small_network,
+    tensors_of,
+)
 from torch import Tensor, nn
 
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
@@ -18,24 +29,15 @@ from hand_mesh_ros.hand_model.layer import HandLayer
 from hand_mesh_ros.networks.confidence import ConfidenceHead
 from hand_mesh_ros.networks.configuration import MaskHandConfiguration
 from hand_mesh_ros.networks.context import HandContext
-from hand_mesh_ros.networks.deformable_attention import DeformableAttention
+from hand_mesh_ros.networks.lifter import Lifters
 from hand_mesh_ros.networks.maskhand import Decoded, MaskHand, TokenDecoder, describe, load_maskhand
 from hand_mesh_ros.networks.prediction import predict
 from hand_mesh_ros.networks.sampling import masked_counts, random_masks, sample_tokens
 from hand_mesh_ros.networks.skeleton_graph import HandCues, SkeletonGraph
 from hand_mesh_ros.networks.vq_mano import VqMano, VqManoConfiguration
 from hand_mesh_ros.networks.weights import save_weights
+from hand_mesh_ros.training.hand_errors import angles_between
 
-TOKENS, CODES, CODE_DIM = 32, 48, 8
-SMALL = MaskHandConfiguration(
-    image_size=64,
-    backbone='mobilenetv4_conv_small',
-    width=48,
-    heads=3,
-    synthesizer_blocks=2,
-    lifter_width=32,
-    lifter_depth=1,
-)
 SHAPES = ((8, 8), (4, 4), (2, 2))
 
 
@@ -46,54 +48,14 @@ def seeded() -> None:
 
 @pytest.fixture(scope='module')
 def network() -> MaskHand:
-    # Not importorskip: next to some builds of torch a plain import of timm fails, which the encoder mends
-    if find_spec('timm') is None:
-        pytest.skip('the image encoder needs timm')
-    return _network(SMALL)
-
-
-def _network(configuration: MaskHandConfiguration) -> MaskHand:
-    torch.manual_seed(1)
-    vq_mano = VqMano(
-        VqManoConfiguration(tokens=TOKENS, codebook_size=CODES, code_dim=CODE_DIM, width=16, depth=1)
-    )
-    network = MaskHand(configuration, vq_mano).eval()
-    # As built, the attention looks at the same places for every query; a trained one does not
-    for module in network.modules():
-        if isinstance(module, DeformableAttention):
-            nn.init.normal_(module.offsets.weight, std=0.2)
-            nn.init.normal_(module.weights.weight, std=0.2)
-    return network
-
-
-def _cues(hands: int) -> HandCues:
-    return HandCues(
-        keypoints=torch.rand(hands, 21, 2) * 2 - 1,
-        confidence=torch.rand(hands, 21) * 0.9 + 0.1,
-        relative_depth=torch.randn(hands, 21) * 0.2,
-        world=torch.randn(hands, 21, 3),
-        present=torch.ones(hands, 3, dtype=torch.bool),
-    )
-
-
-def _tensors(context: HandContext) -> list[Tensor]:
-    return [t for field in context for t in (field if isinstance(field, tuple) else (field,))]
-
-
-class _Context(nn.Module):
-    """The first half of a network as a module, for the exporter."""
-
-    def __init__(self, network: MaskHand) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor, cues: HandCues, image_present: Tensor) -> HandContext:
-        return self.network.context(images, cues, image_present)
+    return small_network()
 
 
 def _fake_context(hands: int) -> HandContext:
     width, area = SMALL.width // SMALL.heads, sum(h * w for h, w in SHAPES)
     return HandContext(
+        cues=random_cues(hands),
+        disagreement=torch.zeros(hands, 21, 9),
         cue_tokens=torch.randn(hands, 21, SMALL.width),
         proposal=torch.randn(hands, TOKENS, SMALL.width),
         prior=torch.randn(hands, TOKENS, CODES),
@@ -113,35 +75,24 @@ def _decoder() -> TokenDecoder:
     return decoder
 
 
-def _all_seen(hands: int) -> Tensor:
-    return torch.ones(hands, dtype=torch.bool)
-
-
 # Skeleton and cues
 
 
 @pytest.mark.parametrize('missing', [(0,), (1,), (2,), (0, 1, 2)])
 def test_nothing_behind_a_missing_flag_matters(missing: tuple[int, ...]) -> None:
     graph = SkeletonGraph(width=16, layers=2).eval()
-    cues = _cues(2)
+    cues = random_cues(2)
     cues.present[:, missing] = False
     nodes = graph(cues)
     assert nodes.isfinite().all()
-    rubbish = {
-        0: {'keypoints': torch.full((2, 21, 2), torch.nan), 'confidence': torch.full((2, 21), 7.0)},
-        1: {'relative_depth': torch.full((2, 21), torch.inf)},
-        2: {'world': torch.full((2, 21, 3), torch.nan)},
-    }
-    changed = cues
-    for group in missing:
-        changed = changed._replace(**rubbish[group])
+    changed = rubbish_behind(cues)
     assert torch.equal(graph(changed), nodes)
-    assert not torch.allclose(graph(_cues(2)), nodes)
+    assert not torch.allclose(graph(random_cues(2)), nodes)
 
 
 def test_a_single_missing_keypoint_does_not_matter() -> None:
     graph = SkeletonGraph(width=16, layers=2).eval()
-    cues = _cues(1)
+    cues = random_cues(1)
     cues.confidence[0, 7] = 0.0
     moved = cues._replace(keypoints=cues.keypoints.clone())
     moved.keypoints[0, 7] = torch.nan
@@ -149,13 +100,12 @@ def test_a_single_missing_keypoint_does_not_matter() -> None:
 
 
 def test_all_cues_missing_still_gives_a_hand(network: MaskHand) -> None:
-    cues = _cues(1)
+    cues = random_cues(1)
     cues.present[:] = False
     images = torch.rand(1, 3, 64, 64)
-    rubbish = HandCues._make([*(torch.full_like(t, torch.nan) for t in cues[:4]), cues.present])
     with torch.no_grad():
-        context, same = (network.context(images, c, _all_seen(1)) for c in (cues, rubbish))
-        for ours, theirs in zip(_tensors(context), _tensors(same), strict=True):
+        context, same = (network.context(images, c, all_seen(1)) for c in (cues, rubbish_behind(cues)))
+        for ours, theirs in zip(tensors_of(context), tensors_of(same), strict=True):
             assert torch.equal(ours, theirs) and ours.isfinite().all()
         sampled = sample_tokens(network.decoder, context, steps=2)
         assert network.rotations(sampled.logits[:, 0]).isfinite().all()
@@ -249,7 +199,7 @@ def test_masked_tokens_are_hidden_and_known_ones_are_seen() -> None:
 def test_gradients_reach_the_logits_through_the_codes(network: MaskHand) -> None:
     tokens = torch.randint(CODES, (2, TOKENS))
     masked = torch.arange(TOKENS) % 2 == torch.arange(2)[:, None]
-    output = network(torch.rand(2, 3, 64, 64), _cues(2), _all_seen(2), tokens, masked)
+    output = network(torch.rand(2, 3, 64, 64), random_cues(2), all_seen(2), tokens, masked)
     assert output.rotations.shape == (2, 16, 3, 3)
     (gradient,) = torch.autograd.grad(
         output.rotations.square().mul(torch.rand(3)).sum(), output.decoded.logits
@@ -259,37 +209,45 @@ def test_gradients_reach_the_logits_through_the_codes(network: MaskHand) -> None
 
 
 def test_every_part_learns(network: MaskHand) -> None:
-    tokens, cues = torch.randint(CODES, (2, TOKENS)), _cues(2)
+    tokens, cues = torch.randint(CODES, (2, TOKENS)), random_cues(2)
     cues.present[1, 0] = False
     masked = torch.arange(TOKENS).expand(2, -1) < 20
     present = torch.tensor([True, False])
-    context, decoded, rotations = network(torch.rand(2, 3, 64, 64), cues, present, tokens, masked)
-    errors = network.confidence(
-        decoded.logits,
-        decoded.features,
-        context.finest_map,
-        cues,
-        torch.zeros(2, 21, 2),
-        torch.randn(2, 21, 3),
-    )
-    parts = (decoded.logits.square(), decoded.landmarks, context.betas, context.camera, errors, rotations)
+    output = network(torch.rand(2, 3, 64, 64), cues, present, tokens, masked)
+    context, decoded = output.context, output.decoded
+    places, points = torch.zeros(2, 21, 2), torch.randn(2, 21, 3)
+    errors = network.confidence(decoded.logits, decoded.features, context, places, points)
+    made = (decoded.landmarks, context.betas, context.camera, errors, output.rotations)
     network.zero_grad(set_to_none=True)
-    sum((part.sum() for part in parts), torch.zeros(())).backward()
+    sum((part.sum() for part in made), decoded.logits.square().sum()).backward()
     without = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
     assert not without
 
 
 def test_an_untrained_network_says_what_the_cues_suggest(network: MaskHand) -> None:
-    cues, images = _cues(2), torch.rand(2, 3, 64, 64)
+    cues, images = random_cues(2), torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         suggested = network.vq_mano.embed(network.lifter(cues).rotations)
-        prior = network.context(images, cues, _all_seen(2)).prior
+        prior = network.context(images, cues, all_seen(2)).prior
     nearest = network.vq_mano.nearest_codes(suggested)
     assert torch.equal(prior.argmax(dim=-1), nearest)
 
 
+def test_several_lifters_say_the_mean_of_what_each_says() -> None:
+    lifters, cues = Lifters(((16, 1), (24, 2))), random_cues(4)
+    both = lifters(cues)
+    one, other = (member(cues) for member in lifters.members)
+    torch.testing.assert_close(both.betas, (one.betas + other.betas) / 2)
+    # As far from each as they are from each other, halved
+    whole = angles_between(one.rotations, other.rotations)
+    for member in (one, other):
+        torch.testing.assert_close(
+            angles_between(both.rotations, member.rotations), whole / 2, atol=0.02, rtol=0.1
+        )
+
+
 def test_without_its_image_a_hand_is_the_same_whatever_the_picture(network: MaskHand) -> None:
-    cues, images = _cues(2), torch.rand(2, 3, 64, 64)
+    cues, images = random_cues(2), torch.rand(2, 3, 64, 64)
     present = torch.tensor([True, False])
     with torch.no_grad():
         first, second = (network.context(i, cues, present) for i in (images, images.flip(3)))
@@ -302,7 +260,7 @@ def test_a_saved_network_predicts_the_same_after_loading(network: MaskHand, tmp_
     save_weights(path, network, describe(network, {'name': 'open', 'sha256': '0'}))
     loaded, description = load_maskhand(path)
     assert loaded.configuration == SMALL and description['hand_model']['name'] == 'open'
-    cues, images = _cues(3), torch.rand(3, 3, 64, 64)
+    cues, images = random_cues(3), torch.rand(3, 3, 64, 64)
     ours, theirs = (predict(n, layer, images, cues, steps=2) for n in (network, loaded))
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(other, one)
@@ -314,15 +272,15 @@ def test_a_saved_network_predicts_the_same_after_loading(network: MaskHand, tmp_
 
 
 def test_a_batch_of_two_is_two_batches_of_one(network: MaskHand) -> None:
-    images, cues = torch.rand(2, 3, 64, 64), _cues(2)
+    images, cues = torch.rand(2, 3, 64, 64), random_cues(2)
     cues.present[1] = torch.tensor([False, True, False])
     with torch.no_grad():
-        both_context = network.context(images, cues, _all_seen(2))
+        both_context = network.context(images, cues, all_seen(2))
         both = sample_tokens(network.decoder, both_context, steps=3)
         for i in range(2):
             one = HandCues(*(t[i : i + 1] for t in cues))
-            context = network.context(images[i : i + 1], one, _all_seen(1))
-            for together, alone in zip(_tensors(both_context), _tensors(context), strict=True):
+            context = network.context(images[i : i + 1], one, all_seen(1))
+            for together, alone in zip(tensors_of(both_context), tensors_of(context), strict=True):
                 its = together if together is both_context.codes else together[i : i + 1]  # of all hands
                 torch.testing.assert_close(its, alone, rtol=1e-4, atol=1e-4)
             sampled = sample_tokens(network.decoder, context, steps=3)
@@ -334,30 +292,32 @@ def test_confidence_head_leaves_the_hand_alone_and_heeds_only_present_cues() -> 
     logits = torch.randn(2, TOKENS, CODES, requires_grad=True)
     features = torch.randn(2, TOKENS, SMALL.width, requires_grad=True)
     maps, projected = torch.randn(2, 64, SMALL.width, requires_grad=True), torch.rand(2, 21, 2) * 2 - 1
-    keypoints, cues = torch.randn(2, 21, 3) * 0.05, _cues(2)
+    keypoints, cues = torch.randn(2, 21, 3) * 0.05, random_cues(2)
     cues.present[1] = False
-    errors = head(logits, features, maps, cues, projected, keypoints)
+    context = _fake_context(2)._replace(cues=cues, finest_map=maps)
+    errors = head(logits, features, context, projected, keypoints)
     assert errors.shape == (2, 21) and errors.isfinite().all()
     errors.sum().backward()
     assert logits.grad is None and features.grad is None and maps.grad is None
-    world = cues.world.clone()
-    world[1] = torch.nan
-    assert torch.equal(head(logits, features, maps, cues._replace(world=world), projected, keypoints), errors)
-    moved = head(logits, features, maps, cues, projected + 0.3, keypoints)
+    same = context._replace(cues=rubbish_behind(cues))
+    assert torch.equal(head(logits, features, same, projected, keypoints), errors)
+    moved = head(logits, features, context, projected + 0.3, keypoints)
     assert (moved[0] != errors[0]).any()
+    apart = context._replace(disagreement=torch.ones(2, 21, 9))
+    assert (head(logits, features, apart, projected, keypoints) != errors).any(dim=1).all()
 
 
 @pytest.mark.parametrize('like_paper', [False, True])
 def test_encoder_and_decoder_export(network: MaskHand, like_paper: bool) -> None:
     vit = replace(SMALL, backbone='vit_tiny_patch16_224', strides=(4, 8, 16), cue_tokens=1)
-    exported = _network(vit) if like_paper else network
-    images, cues = torch.rand(1, 3, 64, 64), _cues(1)
+    exported = small_network(vit) if like_paper else network
+    images, cues = torch.rand(1, 3, 64, 64), random_cues(1)
     tokens, masked = torch.randint(CODES, (1, TOKENS)), torch.rand(1, TOKENS) < 0.5
     with torch.no_grad():
-        arguments = (images, cues, _all_seen(1))
+        arguments = (images, cues, all_seen(1))
         context = exported.context(*arguments)
-        encoder = torch.export.export(_Context(exported), arguments).module()
-        for ours, theirs in zip(_tensors(context), _tensors(encoder(*arguments)), strict=True):
+        encoder = torch.export.export(ContextOf(exported), arguments).module()
+        for ours, theirs in zip(tensors_of(context), tensors_of(encoder(*arguments)), strict=True):
             torch.testing.assert_close(theirs, ours)
         decoder = torch.export.export(exported.decoder, (context, tokens, masked)).module()
         new_mask = ~masked
@@ -373,6 +333,8 @@ def test_encoder_and_decoder_export(network: MaskHand, like_paper: bool) -> None
         {'width': 50, 'heads': 4},
         {'strides': (16, 8)},
         {'image_size': 100},
+        {'image_size': 128},  # the default backbone reads hands in crops of 224 pixels
+        {'strides': (8, 16)},
         {'sampling_points': 0},
     ],
 )
@@ -395,4 +357,4 @@ def test_backbones_without_such_maps_are_refused(
 def test_the_default_fits_a_package(network: MaskHand) -> None:
     whole = MaskHand(MaskHandConfiguration(), VqMano(VqManoConfiguration()))
     assert sum(tensor.numel() for tensor in whole.state_dict().values()) * 2 < 35e6  # bytes in half precision
-    assert whole.encoder.image_encoder.shapes == ((16, 16), (8, 8), (4, 4))
+    assert whole.encoder.image_encoder.shapes == ((14, 14), (7, 7))

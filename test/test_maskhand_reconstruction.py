@@ -43,7 +43,7 @@ class KnowingNetwork:
 
     def infer(self, image: np.ndarray, cues: Cues) -> NetworkOutput:
         self.asked.append((image, cues))
-        return self.output
+        return replace(self.output, keypoints=cues.keypoints.astype(np.float64))
 
 
 def mean_length_betas() -> np.ndarray:
@@ -65,6 +65,7 @@ def seen(R_crop_camera: np.ndarray) -> NetworkOutput:
         hand_pose=POSE,
         betas=BETAS,
         confidence=CONFIDENCE,
+        keypoints=np.zeros((21, 2)),
     )
 
 

@@ -10,19 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_runs import ALONE, assert_resumes, rows_of
+from training_runs import ALONE, LOOP, assert_resumes, rows_of, small_maskhand_training
 
-from hand_mesh_ros.errors import ConfigurationError, FileFormatError
+from hand_mesh_ros.errors import ConfigurationError
 from hand_mesh_ros.evaluation.metrics import pa_mpjpe
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.hand_model.layer import HandLayer
-from hand_mesh_ros.networks.configuration import MaskHandConfiguration
-from hand_mesh_ros.networks.lifter import Lifter
 from hand_mesh_ros.networks.maskhand import load_maskhand
 from hand_mesh_ros.networks.prediction import camera_translation
-from hand_mesh_ros.networks.vq_mano import VqMano, VqManoConfiguration
-from hand_mesh_ros.networks.weights import save_weights
-from hand_mesh_ros.training.configuration import LoopConfiguration, load_configuration
+from hand_mesh_ros.training.configuration import load_configuration
 from hand_mesh_ros.training.hand_errors import aligned_errors
 from hand_mesh_ros.training.lifter import (
     LifterObjective,
@@ -37,43 +33,17 @@ from hand_mesh_ros.training.maskhand import (
     build_network,
     train_maskhand,
 )
-from hand_mesh_ros.training.pretrained import load_imagenet_weights
 from hand_mesh_ros.training.samples import SampleMaker, batches
-from hand_mesh_ros.training.vq_mano import describe
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = load_hand_model()
 
-LOOP = LoopConfiguration(
-    steps=4, batch_size=4, warmup_steps=2, log_every=1, evaluate_every=2, checkpoint_every=2
-)
 LIFTER = LifterTrainingConfiguration(width=24, depth=1, loop=LOOP, workers=0, held_out_samples=8)
 
 
 @pytest.fixture(scope='module')
-def parts(tmp_path_factory):
-    """A small VQ-MANO and a small lifter, in files."""
-    folder = tmp_path_factory.mktemp('parts')
-    torch.manual_seed(0)
-    sizes = VqManoConfiguration(tokens=16, codebook_size=32, code_dim=8, width=16, depth=1)
-    save_weights(folder / 'vq_mano.safetensors', VqMano(sizes), describe(sizes, MODEL))
-    description = {'network': 'lifter', 'configuration': {'width': 24, 'depth': 1}}
-    save_weights(folder / 'lifter.safetensors', Lifter(24, 1), description)
-    return folder
-
-
-@pytest.fixture(scope='module')
-def small(parts):
-    return MaskHandTrainingConfiguration(
-        vq_mano=str(parts / 'vq_mano.safetensors'),
-        lifter=str(parts / 'lifter.safetensors'),
-        network=MaskHandConfiguration(
-            image_size=64, width=16, heads=2, synthesizer_blocks=1, lifter_width=24, lifter_depth=1
-        ),
-        loop=LOOP,
-        workers=0,
-        held_out_samples=4,
-    )
+def small(tmp_path_factory):
+    return small_maskhand_training(tmp_path_factory.mktemp('parts'))
 
 
 def test_a_killed_lifter_resumes(tmp_path, monkeypatch):
@@ -98,8 +68,8 @@ def test_the_lifter_learns_to_lift(tmp_path):
     assert last < first < 27 and last < 24  # an untrained one is 33 mm off
 
 
-def test_maskhand_learns_on_a_batch(small):
-    objective = MaskHandObjective(small, MODEL, torch.device('cpu'))
+def test_maskhand_learns_on_a_batch(small, tmp_path):
+    objective = MaskHandObjective(small, MODEL, ALONE.device, tmp_path)
     optimizer = torch.optim.Adam([p for p in objective.network.parameters() if p.requires_grad], 3e-3)
     batch = next(objective.batches(0, ALONE))
     before = {name: tensor.clone() for name, tensor in objective.network.state_dict().items()}
@@ -138,6 +108,34 @@ def test_samples_agree_with_themselves():
     assert ((found[:, 2] / points[:, 0, 2] - 1).abs() < 0.15).all()
 
 
+def test_hands_seen_by_a_landmark_network_count_less(small, tmp_path):
+    """In the losses of the pose; what is learned of the image and of confidence is learned from all hands."""
+    nothing_wrong = CorruptionConfiguration(all_masked=1.0, wrong_tokens=0.0, no_image=0.0, no_cues=0.0)
+    objective = MaskHandObjective(
+        replace(small, corruption=nothing_wrong, looked_weight=0.2), MODEL, ALONE.device, tmp_path
+    )
+    batch = next(objective.batches(0, ALONE))
+
+    @torch.no_grad()
+    def terms(samples):
+        losses = objective.losses(objective.network, samples)
+        return {name: value.item() for name, value in losses.items()}
+
+    each = [terms(batch.part(i, i + 1)) for i in range(4)]
+    looked = [terms(batch.part(i, i + 1)._replace(in_the_loop=torch.tensor([True]))) for i in range(4)]
+    for hand, other in zip(each, looked, strict=True):  # alone in its batch, it is all there is to learn from
+        assert other == pytest.approx(hand, rel=1e-5)
+    every, some = torch.ones(4), torch.tensor([1.0, 0.2, 1.0, 0.2])
+    for weights in (every, some):
+        found = terms(batch._replace(in_the_loop=weights < 1))
+        for name in ('tokens', 'pose', 'lifted', 'joints', 'vertices', 'projection', 'landmarks', 'betas'):
+            values = torch.tensor([hand[name] for hand in each])
+            wanted = (weights * values).sum() / weights.sum()
+            assert found[name] == pytest.approx(wanted.item(), rel=1e-4), name
+        wanted = np.mean([hand['confidence'] for hand in each])
+        assert found['confidence'] == pytest.approx(wanted, rel=1e-4)
+
+
 def test_aligned_errors_are_those_of_the_evaluation():
     points, truth = torch.randn(5, 21, 3), torch.randn(5, 21, 3)
     truth[0] = 3 * points[0].flip(1) + 1
@@ -169,10 +167,6 @@ def test_the_backbone_begins_with_what_it_learned_on_photographs(small):
     backbone.eval()(noise)
     hook.remove()
     assert 0.3 < activations[0].std() < 3
-    with pytest.raises(ConfigurationError, match='no pretrained weights'):
-        load_imagenet_weights(backbone, 'resnet18')
-    with pytest.raises(FileFormatError, match='not those of'):
-        load_imagenet_weights(torch.nn.Linear(3, 3), 'tf_efficientnet_lite0')
 
 
 def test_a_run_goes_on_from_weights(small, tmp_path):

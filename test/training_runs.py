@@ -6,11 +6,21 @@ import pytest
 import torch
 
 from hand_mesh_ros.hand_model.files import load_hand_model
-from hand_mesh_ros.networks.weights import load_weights
+from hand_mesh_ros.networks.configuration import MaskHandConfiguration
+from hand_mesh_ros.networks.lifter import Lifter
+from hand_mesh_ros.networks.vq_mano import VqMano, VqManoConfiguration
+from hand_mesh_ros.networks.weights import load_weights, save_weights
 from hand_mesh_ros.training.checkpoints import load_checkpoint
+from hand_mesh_ros.training.configuration import LoopConfiguration
+from hand_mesh_ros.training.maskhand import MaskHandTrainingConfiguration
 from hand_mesh_ros.training.processes import ProcessGroup
+from hand_mesh_ros.training.vq_mano import describe
 
 ALONE = ProcessGroup(0, 1, torch.device('cpu'))
+
+LOOP = LoopConfiguration(
+    steps=4, batch_size=4, warmup_steps=2, log_every=1, evaluate_every=2, checkpoint_every=2
+)
 
 
 class Killed(Exception):
@@ -24,6 +34,33 @@ def rows_of(path):
 
 def without_times(rows):
     return [{key: value for key, value in row.items() if key != 'seconds_per_step'} for row in rows]
+
+
+def small_maskhand_training(folder):
+    """A MaskHand's training of seconds, with a small VQ-MANO and a small lifter in files of ``folder``."""
+    torch.manual_seed(0)
+    sizes = VqManoConfiguration(tokens=16, codebook_size=32, code_dim=8, width=16, depth=1)
+    save_weights(folder / 'vq_mano.safetensors', VqMano(sizes), describe(sizes, load_hand_model()))
+    description = {'network': 'lifter', 'configuration': {'width': 24, 'depth': 1}}
+    save_weights(folder / 'lifter.safetensors', Lifter(24, 1), description)
+    return MaskHandTrainingConfiguration(
+        vq_mano=str(folder / 'vq_mano.safetensors'),
+        lifters=(str(folder / 'lifter.safetensors'),),
+        network=MaskHandConfiguration(
+            image_size=64,
+            backbone='tf_efficientnet_lite0',
+            strides=(8, 16, 32),
+            width=16,
+            heads=2,
+            synthesizer_blocks=1,
+            lifters=((24, 1),),
+        ),
+        frozen_stages=8,
+        looked_share=0,
+        loop=LOOP,
+        workers=0,
+        held_out_samples=4,
+    )
 
 
 def assert_same_runs(folder, other):

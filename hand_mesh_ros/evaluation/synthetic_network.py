@@ -28,12 +28,29 @@ _ABLATIONS = {
 }
 
 
+class Sight:
+    """What a network's backbone sees in a batch of crops: the same for all rows of the table."""
+
+    def __init__(self, network: MaskHand) -> None:
+        self.network = network
+        self._crops: np.ndarray | None = None
+        self._seen: list[Tensor] = []
+
+    @torch.inference_mode()
+    def of(self, crops: np.ndarray, device: torch.device) -> list[Tensor]:
+        """See ``MaskHand.see``; crops (B,S,S,3) uint8 RGB. Asked again of the same array, it remembers."""
+        if crops is not self._crops:
+            images = torch.as_tensor(crops).to(device).permute(0, 3, 1, 2).float() / 255.0
+            self._crops, self._seen = crops, self.network.see(images)
+        return self._seen
+
+
 class MaskHandOnCrops:
     """MaskHand as it is asked for in one row of the table."""
 
     def __init__(
         self,
-        network: MaskHand,
+        sight: Sight,
         layer: HandLayer,
         calibration: Mapping[str, float],
         *,
@@ -43,19 +60,20 @@ class MaskHandOnCrops:
     ) -> None:
         """Prepare a row.
 
+        :param sight: of the network.
         :param calibration: ``offset`` and ``slope`` of confidence over log-variance.
         :param cues: whether keypoints, relative depth and world landmarks are looked at.
         """
-        self._network, self._layer, self._calibration = network, layer, calibration
-        self.image_size: int | None = network.configuration.image_size
+        self._sight, self._layer, self._calibration = sight, layer, calibration
+        self.image_size: int | None = sight.network.configuration.image_size
         self._steps, self._use_image, self._cues = steps, use_image, np.asarray(cues)
 
     def reconstruct(self, batch: Mapping[str, np.ndarray]) -> list[CropHand | None]:
         """See ``synthetic.CropMethod``."""
         cues = _cues(batch, self._cues, self._layer)
-        images = torch.as_tensor(batch['image']).to(cues.present.device).permute(0, 3, 1, 2).float() / 255.0
+        seen = self._sight.of(batch['image'], cues.present.device)
         found = predict(
-            self._network, self._layer, images, cues, steps=self._steps, use_image=self._use_image
+            self._sight.network, self._layer, seen, cues, steps=self._steps, use_image=self._use_image
         )
         log_variance = found.log_variance.double().cpu().numpy()
         figures = _figures(self._layer, found.rotations, found.betas)
@@ -110,10 +128,10 @@ def maskhand_rows(path: Path, model: HandModel, steps: Sequence[int]) -> dict[st
     network, description = load_maskhand(path)
     network = network.to(device).eval()
     layer = HandLayer(model).to(device)
-    calibration = description['calibration']
+    calibration, sight = description['calibration'], Sight(network)
 
     def row(**options: Any) -> MaskHandOnCrops:
-        return MaskHandOnCrops(network, layer, calibration, **options)
+        return MaskHandOnCrops(sight, layer, calibration, **options)
 
     rows: dict[str, CropMethod] = {f'maskhand-t{count}': row(steps=count) for count in steps}
     rows['maskhand-lifter'] = LifterOnCrops(network, layer)

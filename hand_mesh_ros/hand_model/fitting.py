@@ -104,7 +104,7 @@ def fit_hand(
     betas = np.zeros(10) if betas is None else _checked(betas, (10,), 'betas')
     weights = _checked_weights(weights)
     seen = weights > 0.0
-    size_px = _image_size(keypoints_px)
+    size_px = image_size(keypoints_px)
     rays = camera.rays(keypoints_px)
     if not np.isfinite(rays).all():
         raise FrameError('a keypoint lies where the lens of this camera sees nothing')
@@ -136,7 +136,7 @@ def fit_hand(
         except FrameError as error:
             failure = error
             continue
-        found = _minimised(kinematics, terms, HandState(orientation, hand_pose, betas, transl), fit_shape)
+        found = minimised(kinematics, terms, HandState(orientation, hand_pose, betas, transl), fit_shape)
         if best is None or found.cost < best.cost:
             best = found
         residual_px = np.linalg.norm(camera.project(best.keypoints) - keypoints_px, axis=1)
@@ -174,7 +174,7 @@ def fit_points(
     orientation, hand_pose = initial_pose(kinematics.rest_keypoints(betas), points, model.pose_limits)
     keypoints, _ = kinematics.keypoints(orientation, hand_pose, betas, np.zeros(3))
     transl = (points - keypoints).mean(axis=0)
-    solution = _minimised(kinematics, terms, HandState(orientation, hand_pose, betas, transl), fit_shape)
+    solution = minimised(kinematics, terms, HandState(orientation, hand_pose, betas, transl), fit_shape)
     return _as_fit(solution, None, None, np.linalg.norm(solution.keypoints - points, axis=1))
 
 
@@ -210,7 +210,7 @@ def _mean_pose_towards(
     return rotation_matrices(np.ravel(turn)), model.hands_mean
 
 
-def _minimised(
+def minimised(
     kinematics: KeypointKinematics, terms: Sequence[Term], start: HandState, fit_shape: bool
 ) -> _Solution:
     """Levenberg-Marquardt with Marquardt's scaling; D. Marquardt, SIAM J. Appl. Math. 11(2), 1963.
@@ -302,7 +302,7 @@ def _bone_lengths(keypoints: np.ndarray) -> np.ndarray:
     return lengths
 
 
-def _image_size(keypoints_px: np.ndarray) -> float:
+def image_size(keypoints_px: np.ndarray) -> float:
     """Median distance of keypoints (21,2) from their median, so that single wrong ones do not matter."""
     size = float(np.median(np.linalg.norm(keypoints_px - np.median(keypoints_px, axis=0), axis=1)))
     if size < _SMALLEST_IMAGE:

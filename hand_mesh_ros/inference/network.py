@@ -21,6 +21,7 @@ class NetworkOutput:
     hand_pose: np.ndarray  #: (45,) radians, axis-angle, the model's mean pose included
     betas: np.ndarray  #: (10,) of the hand model that the network learned
     confidence: np.ndarray  #: (21,) of each keypoint, 0..1
+    keypoints: np.ndarray  #: (21,2) where the crop shows them, -1..1 over it: from the cues and the image
 
 
 class HandNetwork(Protocol):

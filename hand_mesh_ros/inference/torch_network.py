@@ -71,6 +71,7 @@ class TorchHandNetwork:
             hand_pose=rotations[1:].ravel(),
             betas=_as_array(prediction.betas),
             confidence=_as_array(confidence),
+            keypoints=_as_array(prediction.seen_keypoints),
         )
 
 

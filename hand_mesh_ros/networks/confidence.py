@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from hand_mesh_ros.hand_model.keypoints import KEYPOINT_JOINTS
+from hand_mesh_ros.networks.context import HandContext
 from hand_mesh_ros.networks.deformable_attention import sample_bilinear
+from hand_mesh_ros.networks.second_look import DISAGREEMENT
 from hand_mesh_ros.networks.skeleton_graph import CUE_FEATURES, KEYPOINTS, HandCues
 from hand_mesh_ros.networks.vq_mano import JOINTS
 
@@ -20,9 +22,10 @@ _SMALLEST_SPREAD = 1e-4
 class ConfidenceHead(nn.Module):
     """Predicts the error of each keypoint, from all that might betray one.
 
-    That is: how sure the tokens are; the cues; how far the reconstruction is from them, in the image
-    and in space; the image where each keypoint comes to lie. Its loss trains this head alone, never what
-    it looks at. Log-variances still need calibration on held-out data.
+    That is: how sure the tokens are; the cues, and how far the two looks are apart; how far the
+    reconstruction is from the cues, in the image and in space; the image where each keypoint comes to lie.
+    Its loss trains this head alone, never what it looks at. Log-variances still need calibration on held-out
+    data.
     """
 
     def __init__(self, width: int, tokens: int, map_shape: tuple[int, int]) -> None:
@@ -30,7 +33,7 @@ class ConfidenceHead(nn.Module):
         self.tokens_of_joint = tokens // JOINTS
         self.map_shape = map_shape
         self.image, self.pose = nn.Linear(width, width // 2), nn.Linear(width, width // 2)
-        inputs = 2 * (width // 2) + _DISTRIBUTION + CUE_FEATURES + _RESIDUALS
+        inputs = 2 * (width // 2) + _DISTRIBUTION + CUE_FEATURES + DISAGREEMENT + _RESIDUALS
         self.keypoint = nn.Parameter(torch.randn(KEYPOINTS, inputs) * 0.02)
         self.each = nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, width), nn.GELU())
         self.all = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1))
@@ -39,25 +42,24 @@ class ConfidenceHead(nn.Module):
         self,
         logits: Tensor,
         features: Tensor,
-        finest_map: Tensor,
-        cues: HandCues,
+        context: HandContext,
         projected: Tensor,
         keypoints: Tensor,
     ) -> Tensor:
         """Log-variance (B,21) of each keypoint's error, the hand being aligned, in square centimetres.
 
         :param logits: (B,N,codes), with features (B,N,C), of the pose's tokens.
-        :param finest_map: (B,H*W,C) of the context.
         :param projected: (B,21,2) the reconstruction's keypoints in the crop, -1..1 over it.
         :param keypoints: (B,21,3) the same in space, from the wrist, metres, crop camera's axes.
         """
+        cues = HandCues(*(t.detach() for t in context.cues))
         logits, features, finest_map, projected, keypoints = (
-            t.detach() for t in (logits, features, finest_map, projected, keypoints)
+            t.detach() for t in (logits, features, context.finest_map.float(), projected, keypoints)
         )
         image = self.image(sample_bilinear(finest_map, self.map_shape, (projected + 1) / 2))
         distribution, pose = (self._of_keypoints(t) for t in (_certainty(logits), self.pose(features)))
-        parts = [image, pose, distribution, cues.features(), _residuals(cues, projected, keypoints)]
-        each = self.each(torch.cat(parts, dim=-1) + self.keypoint)
+        of_cues = [cues.features(), context.disagreement, _residuals(cues, projected, keypoints)]
+        each = self.each(torch.cat([image, pose, distribution, *of_cues], dim=-1) + self.keypoint)
         hand = each.mean(dim=1, keepdim=True).expand_as(each)
         return self.all(torch.cat([each, hand], dim=-1)).squeeze(-1)
 

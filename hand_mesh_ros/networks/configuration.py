@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hand_mesh_ros.errors import ConfigurationError
+from hand_mesh_ros.networks.hand_backbone import HAND_BACKBONE
 from hand_mesh_ros.networks.skeleton_graph import KEYPOINTS
 
 
@@ -15,9 +16,9 @@ class MaskHandConfiguration:
     :raises ConfigurationError: sizes that make no network.
     """
 
-    image_size: int = 128  #: side of the crop, pixels
-    backbone: str = 'tf_efficientnet_lite0'  #: of timm
-    strides: tuple[int, ...] = (8, 16, 32)  #: of the maps that the pose attends to
+    image_size: int = 224  #: side of the crop, pixels
+    backbone: str = HAND_BACKBONE  #: of timm; this one also reads the hand a second time
+    strides: tuple[int, ...] = (16, 32)  #: of the maps that the pose attends to
     width: int = 128
     heads: int = 4
     refinement_blocks: int = 1
@@ -26,8 +27,7 @@ class MaskHandConfiguration:
     cue_tokens: int = KEYPOINTS  #: 21, one per keypoint, or 1 for the hand
     graph_width: int = 64
     graph_layers: int = 3
-    lifter_width: int = 512
-    lifter_depth: int = 5  #: residual blocks
+    lifters: tuple[tuple[int, int], ...] = ((512, 5),)  #: width and residual blocks of each
 
     def __post_init__(self) -> None:
         if self.cue_tokens not in (1, KEYPOINTS):
@@ -38,7 +38,11 @@ class MaskHandConfiguration:
             raise ConfigurationError(f'strides are {self.strides}, must be positive and grow')
         if self.image_size < 1 or any(self.image_size % stride for stride in self.strides):
             raise ConfigurationError(f'image_size {self.image_size} is no multiple of {self.strides}')
-        for name in ('sampling_points', 'graph_width', 'lifter_width'):
+        if self.backbone == HAND_BACKBONE and (self.strides[-1], self.image_size) != (32, 224):
+            raise ConfigurationError(f'{HAND_BACKBONE} reads crops of 224 pixels, from a map at stride 32')
+        if not self.lifters or any(width < 1 or depth < 0 for width, depth in self.lifters):
+            raise ConfigurationError(f'lifters are {self.lifters}, must be widths and depths')
+        for name in ('sampling_points', 'graph_width'):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f'{name} is {getattr(self, name)}, must be at least 1')
 

@@ -12,13 +12,14 @@ from hand_mesh_ros.networks.configuration import MaskHandConfiguration
 from hand_mesh_ros.networks.encoder import ImageEncoder
 from hand_mesh_ros.networks.lifter import BETAS
 from hand_mesh_ros.networks.refinement import Attention, FeedForward
+from hand_mesh_ros.networks.second_look import DISAGREEMENT, MergedCues
 from hand_mesh_ros.networks.skeleton_graph import KEYPOINTS, HandCues, SkeletonGraph
 from hand_mesh_ros.networks.vq_mano import JOINTS
 
 CAMERA = 3
 
 #: Numbers that ``_image_features`` gives for each keypoint.
-_IMAGE_FEATURES = 6
+_IMAGE_FEATURES = 6 + DISAGREEMENT
 
 #: Keypoint that stands for the place of the whole hand: the middle finger's knuckle.
 _HAND_CENTRE = 9
@@ -27,8 +28,10 @@ _HAND_CENTRE = 9
 class HandContext(NamedTuple):
     """All that image and cues say: made once per hand, used by every iteration of the sampling."""
 
+    cues: HandCues  #: of both looks
+    disagreement: Tensor  #: (B,21,9) see ``second_look.MergedCues``
     cue_tokens: Tensor  #: (B,K,C)
-    proposal: Tensor  #: (B,N,C) the pose that the cues alone suggest, token by token
+    proposal: Tensor  #: (B,N,C) the pose that the cues suggest, token by token
     prior: Tensor  #: (B,N,codes) logits of that pose
     codes: Tensor  #: (codes,D), the same for all hands: what the logits change by where embeddings do
     references: Tensor  #: (B,K+N,2) where each token looks in the crop, x, y in 0..1 over it
@@ -75,8 +78,8 @@ class ContextEncoder(nn.Module):
 
     def forward(
         self,
-        images: Tensor,
-        cues: HandCues,
+        seen: list[Tensor],
+        merged: MergedCues,
         image_present: Tensor,
         embeddings: Tensor,
         prior: Tensor,
@@ -84,23 +87,27 @@ class ContextEncoder(nn.Module):
     ) -> HandContext:
         """Context of images and cues.
 
-        :param images: (B,3,S,S) float RGB, 0..1.
+        :param seen: what the backbone's maps show, see ``ImageEncoder.see``.
         :param image_present: (B,) bool: the image branch is off where this is False.
         :param embeddings: (B,N,D) of the pose that the cues suggest, with ``prior`` (B,N,codes) its logits.
         :param codes: (codes,D): what those logits change by where the embeddings do.
         """
-        maps = [m.flatten(2).transpose(1, 2) for m in self.image_encoder(images)]
-        seen = torch.where(image_present[:, None, None], torch.cat(maps, dim=1), self.no_image)
-        pyramid = self.map_norm(seen + self.pixel_position)
+        cues = merged.cues
+        maps = [m.flatten(2).transpose(1, 2) for m in self.image_encoder(seen)]
+        shown = torch.where(image_present[:, None, None], torch.cat(maps, dim=1), self.no_image)
+        pyramid = self.map_norm(shown + self.pixel_position)
         nodes = self.skeleton(cues)
         tokens = (len(nodes), self.configuration.cue_tokens, -1)
         finest_map = pyramid[:, : self.finest_area]
         heatmaps = self.heatmaps(finest_map).transpose(1, 2)
         in_image = image_keypoints(heatmaps, self.centres)
-        image_features = self.image_token(_image_features(heatmaps, in_image, cues).reshape(tokens))
-        cue_tokens = self.cue_token(nodes.reshape(tokens)) + image_features
+        image_features = torch.cat([_image_features(heatmaps, in_image, cues), merged.disagreement], dim=-1)
+        cue_tokens = self.cue_token(nodes.reshape(tokens))
+        cue_tokens = cue_tokens + self.image_token(image_features.reshape(tokens))
         betas, camera = self.shape_camera(torch.cat([pyramid[:, -self.coarsest_area :], cue_tokens], dim=1))
         return HandContext(
+            cues=cues,
+            disagreement=merged.disagreement,
             cue_tokens=cue_tokens,
             proposal=self.proposal(embeddings),
             prior=prior,

@@ -12,6 +12,7 @@ from torch import Tensor, library, nn
 from torch.nn.functional import interpolate
 
 from hand_mesh_ros.errors import ConfigurationError
+from hand_mesh_ros.networks.hand_backbone import register
 
 #: Operators whose mere names torchvision needs at import.
 _TORCHVISION_OPERATORS = ('nms', 'qnms')
@@ -47,10 +48,18 @@ class ImageEncoder(nn.Module):
         # Twice as fast on a CPU; torch's annotations do not have this form
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Maps (B,C,S/stride,S/stride) of RGB images (B,3,S,S) float, 0..1."""
-        normal = (images - self.mean) / self.deviation
-        return self.neck(self.backbone(normal.contiguous(memory_format=torch.channels_last)))
+    def see(self, images: Tensor) -> list[Tensor]:
+        """The backbone's own maps, of RGB images (B,3,S,S) float, 0..1.
+
+        In single precision: half of it blurs what the backbone knows of places.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            normal = (images - self.mean) / self.deviation
+            return self.backbone(normal.contiguous(memory_format=torch.channels_last))
+
+    def forward(self, seen: list[Tensor]) -> list[Tensor]:
+        """Maps (B,C,S/stride,S/stride) of what ``see`` gives."""
+        return self.neck(seen)
 
     def freeze(self, stages: int) -> None:
         """Keep the first stages of the backbone as they are, its stem being the first.
@@ -152,6 +161,13 @@ def _with_neck(name: str, image_size: int, strides: Sequence[int], width: int) -
 
 
 def _timm() -> ModuleType:
+    """Timm, with the backbones of this package."""
+    timm = _own_timm()
+    register(timm)
+    return timm
+
+
+def _own_timm() -> ModuleType:
     """Timm, also where its import fails on torchvision.
 
     The package index has torchvision only for one kind of machine at a time: built for CUDA, it does not

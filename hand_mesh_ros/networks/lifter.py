@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from hand_mesh_ros.networks.rotations import matrices_from_six
+from hand_mesh_ros.networks.rotations import matrices_from_six, six_numbers
 from hand_mesh_ros.networks.skeleton_graph import CUE_FEATURES, KEYPOINTS, HandCues
 from hand_mesh_ros.networks.vq_mano import JOINTS
 
@@ -45,6 +46,25 @@ class Lifter(nn.Module):
             x = block(x)
         numbers, betas = self.exit(self.norm(x)).split([JOINTS * _SIX, BETAS], dim=1)
         return LiftedHand(matrices_from_six(numbers.float().unflatten(1, (JOINTS, _SIX))), betas)
+
+
+class Lifters(nn.Module):
+    """Several lifters, of which the mean is taken.
+
+    Trained on the same invented errors, each learns some of these by heart; what they learn of hands is
+    what they have in common.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Of widths and depths ``sizes``, at least one, with random weights."""
+        super().__init__()
+        self.members = nn.ModuleList(Lifter(width, depth) for width, depth in sizes)
+
+    def forward(self, cues: HandCues) -> LiftedHand:
+        """The hand of cues: the mean of rotations is that of their matrices' first two columns."""
+        hands: list[LiftedHand] = [member(cues) for member in self.members]
+        numbers = torch.stack([six_numbers(hand.rotations) for hand in hands]).mean(dim=0)
+        return LiftedHand(matrices_from_six(numbers), torch.stack([hand.betas for hand in hands]).mean(dim=0))
 
 
 class _ResidualBlock(nn.Module):

@@ -19,8 +19,10 @@ from hand_mesh_ros.hand_model.keypoints import KEYPOINT_JOINTS
 from hand_mesh_ros.networks.confidence import ConfidenceHead
 from hand_mesh_ros.networks.configuration import MaskHandConfiguration
 from hand_mesh_ros.networks.context import ContextEncoder, HandContext, token_joints
-from hand_mesh_ros.networks.lifter import Lifter
+from hand_mesh_ros.networks.hand_backbone import HAND_BACKBONE, HandHead
+from hand_mesh_ros.networks.lifter import Lifters
 from hand_mesh_ros.networks.refinement import RefinementBlock, SynthesizerBlock
+from hand_mesh_ros.networks.second_look import DISAGREEMENT, MergedCues, SecondLook
 from hand_mesh_ros.networks.skeleton_graph import KEYPOINTS, HandCues
 from hand_mesh_ros.networks.vq_mano import VqMano, VqManoConfiguration
 from hand_mesh_ros.networks.weights import load_weights
@@ -44,6 +46,7 @@ class MaskHandOutput(NamedTuple):
     """A training pass."""
 
     context: HandContext
+    lifted: Tensor  #: (B,16,3,3) rotations that the cues of both looks suggest, before the transformer
     decoded: Decoded
     rotations: Tensor  #: (B,16,3,3), differentiable in the logits
 
@@ -108,7 +111,11 @@ class MaskHand(nn.Module):
         self.configuration = configuration
         self.tokens = vq_mano.configuration.tokens
         codes = vq_mano.configuration.codebook_size
-        self.lifter = Lifter(configuration.lifter_width, configuration.lifter_depth).requires_grad_(False)
+        self.lifter = Lifters(configuration.lifters).requires_grad_(False)
+        #: Reads the crop a second time, where the backbone is one that reads hands.
+        self.hand_head, self.second_look = None, None
+        if configuration.backbone == HAND_BACKBONE:
+            self.hand_head, self.second_look = HandHead(), SecondLook()
         self.encoder = ContextEncoder(configuration, self.tokens, vq_mano.configuration.code_dim)
         shapes = self.encoder.image_encoder.shapes
         code_dim = vq_mano.configuration.code_dim
@@ -119,25 +126,51 @@ class MaskHand(nn.Module):
         self.sharpness = nn.Parameter(torch.tensor(-3.9))
         self.vq_mano = vq_mano.requires_grad_(False)
 
-    def context(self, images: Tensor, cues: HandCues, image_present: Tensor) -> HandContext:
-        """Context of images (B,3,S,S) float RGB, 0..1, where present (B,) bool, and cues."""
-        with torch.autocast(images.device.type, enabled=False):
-            embeddings = self.vq_mano.embed(self.lifter(cues).rotations)
+    def see(self, images: Tensor) -> list[Tensor]:
+        """The backbone's maps of images (B,3,S,S) float RGB, 0..1: the same, whatever the cues."""
+        return self.encoder.image_encoder.see(images)
+
+    def context(self, images: Tensor | list[Tensor], cues: HandCues, image_present: Tensor) -> HandContext:
+        """Context of images (B,3,S,S) float RGB, 0..1, where present (B,) bool, and cues.
+
+        :param images: or what ``see`` says of them.
+        """
+        return self._context(images, cues, image_present)[0]
+
+    def _context(
+        self, images: Tensor | list[Tensor], cues: HandCues, image_present: Tensor
+    ) -> tuple[HandContext, Tensor]:
+        """The context, and the rotations (B,16,3,3) that the cues of both looks suggest."""
+        seen = self.see(images) if isinstance(images, Tensor) else images
+        with torch.autocast(image_present.device.type, enabled=False):
+            merged = self._merged(seen, cues, image_present)
+            lifted = self.lifter(merged.cues).rotations
+            embeddings = self.vq_mano.embed(lifted)
             codebook = self.vq_mano.codebook
             half_squares = (codebook * codebook).sum(dim=1) / 2
             closeness = embeddings @ codebook.T - half_squares
             closeness = closeness - closeness.amax(dim=-1, keepdim=True)
             sharpness = nn.functional.softplus(self.sharpness)
             prior, codes = sharpness * closeness, sharpness * codebook
-        return self.encoder(images, cues, image_present, embeddings, prior, codes)
+        return self.encoder(seen, merged, image_present, embeddings, prior, codes), lifted
+
+    def _merged(self, seen: list[Tensor], cues: HandCues, image_present: Tensor) -> MergedCues:
+        if self.hand_head is None or self.second_look is None:
+            return MergedCues(cues, cues.keypoints.new_zeros(*cues.keypoints.shape[:2], DISAGREEMENT))
+        return self.second_look(cues, self.hand_head(seen[-1]), image_present)
 
     def forward(
-        self, images: Tensor, cues: HandCues, image_present: Tensor, tokens: Tensor, masked: Tensor
+        self,
+        images: Tensor | list[Tensor],
+        cues: HandCues,
+        image_present: Tensor,
+        tokens: Tensor,
+        masked: Tensor,
     ) -> MaskHandOutput:
         """A training pass: as ``context``; tokens (B,N) int64, which may be wrong; masked (B,N) bool."""
-        context = self.context(images, cues, image_present)
+        context, lifted = self._context(images, cues, image_present)
         decoded = self.decoder(context, tokens, masked)
-        return MaskHandOutput(context, decoded, self.rotations(decoded.logits))
+        return MaskHandOutput(context, lifted, decoded, self.rotations(decoded.logits))
 
     def rotations(self, logits: Tensor) -> Tensor:
         """Rotations (B,16,3,3) of all tokens' logits (B,N,codes): of the mixtures of codes."""
@@ -174,6 +207,7 @@ def load_maskhand(path: Path = MASKHAND_PATH) -> tuple[MaskHand, dict[str, Any]]
             raise ValueError(f'a {description["network"]} network')
         sizes = dict(description['configuration'])
         sizes['strides'] = tuple(sizes['strides'])
+        sizes['lifters'] = tuple(map(tuple, sizes['lifters']))
         vq_mano = VqMano(VqManoConfiguration(**description['vq_mano']))
         network = MaskHand(MaskHandConfiguration(**sizes), vq_mano)
         network.load_state_dict(weights)

@@ -10,7 +10,7 @@ from torch import Tensor
 from hand_mesh_ros.crop_view import RMS_SHARE
 from hand_mesh_ros.hand_model.layer import HandLayer
 from hand_mesh_ros.networks.maskhand import MaskHand
-from hand_mesh_ros.networks.sampling import sample_tokens
+from hand_mesh_ros.networks.sampling import repeated_context, sample_tokens
 from hand_mesh_ros.networks.skeleton_graph import HandCues
 
 #: Metres; no hand's keypoints lie closer together than this.
@@ -26,13 +26,14 @@ class HandPrediction(NamedTuple):
     log_variance: Tensor  #: (B*M,21) of each keypoint's aligned error, square centimetres; not calibrated
     camera: Tensor  #: (B*M,3): see ``camera_translation``
     landmarks: Tensor  #: (B*M,21,2) where the image shows the keypoints, -1..1 over the crop
+    seen_keypoints: Tensor  #: (B*M,21,2) where cues and second look together say that they are
 
 
 @torch.no_grad()
 def predict(
     network: MaskHand,
     layer: HandLayer,
-    images: Tensor,
+    images: Tensor | list[Tensor],
     cues: HandCues,
     *,
     steps: int = 5,
@@ -41,7 +42,7 @@ def predict(
     generator: torch.Generator | None = None,
     use_image: bool = True,
 ) -> HandPrediction:
-    """Hands of images (B,3,S,S) float RGB, 0..1, and cues.
+    """Hands of images (B,3,S,S) float RGB, 0..1, or of what ``MaskHand.see`` says of them, and cues.
 
     :param layer: of the right hand's model.
     :param steps: iterations of the sampling.
@@ -49,7 +50,7 @@ def predict(
     :param temperature: of the drawing of tokens; 0 takes the mixtures of codes that the logits say.
     :param use_image: False switches the image branch off.
     """
-    present = torch.full((len(images),), use_image, device=images.device)
+    present = torch.full((len(cues.present),), use_image, device=cues.present.device)
     context = network.context(images, cues, present)
     sampled = sample_tokens(network.decoder, context, steps, hypotheses, temperature, generator)
     logits, features, landmarks = (
@@ -59,13 +60,14 @@ def predict(
         rotations = network.rotations(logits)
     else:
         rotations = network.vq_mano.decode_indices(sampled.tokens.flatten(0, 1))
-    betas, camera = (t.repeat_interleave(hypotheses, dim=0) for t in (context.betas, context.camera))
-    cues = HandCues(*(t.repeat_interleave(hypotheses, dim=0) for t in cues))
-    finest_map = context.finest_map.repeat_interleave(hypotheses, dim=0)
+    context = repeated_context(context, hypotheses)
+    betas, camera = context.betas, context.camera
     keypoints = keypoints_from_wrist(layer, rotations, betas)
     projected = weak_projection(camera, keypoints)
-    log_variance = network.confidence(logits, features, finest_map, cues, projected, keypoints)
-    return HandPrediction(rotations, betas, keypoints, log_variance, camera, landmarks[..., :2])
+    log_variance = network.confidence(logits, features, context, projected, keypoints)
+    return HandPrediction(
+        rotations, betas, keypoints, log_variance, camera, landmarks[..., :2], context.cues.keypoints
+    )
 
 
 def keypoints_from_wrist(layer: HandLayer, rotations: Tensor, betas: Tensor) -> Tensor:

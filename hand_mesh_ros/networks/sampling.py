@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hand_mesh_ros.networks.context import HandContext
 from hand_mesh_ros.networks.maskhand import Decoded
+from hand_mesh_ros.networks.skeleton_graph import HandCues
 
 
 class SampledTokens(NamedTuple):
@@ -64,7 +65,7 @@ def sample_tokens(
         a pose of drawn codes is that of ``tokens``, not of the logits' mixtures.
     :param generator: of the draws, on the context's device.
     """
-    context = _repeated(context, hypotheses)
+    context = repeated_context(context, hypotheses)
     hands, device = context.betas.shape[0], context.betas.device
     count = context.references.shape[1] - context.cue_tokens.shape[1]
     tokens = torch.zeros(hands, count, dtype=torch.int64, device=device)
@@ -82,15 +83,27 @@ def sample_tokens(
     return SampledTokens(*(t.unflatten(0, (-1, hypotheses)) for t in chosen))
 
 
-def _repeated(context: HandContext, times: int) -> HandContext:
+def repeated_context(context: HandContext, times: int) -> HandContext:
     """Each hand of the context, that many times in a row."""
-    tensors = {
-        name: value.repeat_interleave(times, dim=0)
-        for name, value in context._asdict().items()
-        if name not in ('values', 'codes')
-    }
-    values = tuple(value.repeat_interleave(times, dim=0) for value in context.values)
-    return HandContext(values=values, codes=context.codes, **tensors)
+
+    def repeated(tensor: Tensor) -> Tensor:
+        return tensor.repeat_interleave(times, dim=0)
+
+    c = context
+    return HandContext(
+        cues=HandCues(*map(repeated, c.cues)),
+        disagreement=repeated(c.disagreement),
+        cue_tokens=repeated(c.cue_tokens),
+        proposal=repeated(c.proposal),
+        prior=repeated(c.prior),
+        codes=c.codes,
+        references=repeated(c.references),
+        values=tuple(map(repeated, c.values)),
+        finest_map=repeated(c.finest_map),
+        heatmaps=repeated(c.heatmaps),
+        betas=repeated(c.betas),
+        camera=repeated(c.camera),
+    )
 
 
 def _draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:

@@ -15,11 +15,13 @@ from hand_mesh_ros.detection.cues import detected_cues
 from hand_mesh_ros.detection.detection import Detection
 from hand_mesh_ros.errors import FrameError
 from hand_mesh_ros.hand import Hand, Side
+from hand_mesh_ros.hand_model.fit_terms import HandState
 from hand_mesh_ros.hand_model.mirroring import mirrored_axis_angles, mirrored_points
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.hand_model.rotations import axis_angles, rotation_matrices
 from hand_mesh_ros.inference.network import HandNetwork, NetworkOutput
 from hand_mesh_ros.placement import place, scale_source
+from hand_mesh_ros.reconstruction.adjustment import Adjuster
 from hand_mesh_ros.reconstruction.assembly import assemble_hand
 
 #: Pixels; keypoints closer together than this are no hand.
@@ -49,6 +51,7 @@ class MaskHandReconstructor:
         self.backend, self.weights_hash = network.backend, network.weights_hash
         self.timing_ms = {'network': 0.0}
         self._models, self._network = models, network
+        self._adjusters = {side: Adjuster(model) for side, model in models.items()}
         self._length_given = hand_length_m is not None
         model = models['right']
         self._knows_shape = model.sha256 == network.hand_model_hash
@@ -70,7 +73,7 @@ class MaskHandReconstructor:
         crop, cues = crop_image(image, camera, view), detected_cues(detection, camera, view)
         start = time.perf_counter()
         output = self._infer(crop, cues, detection.side)
-        hand = self._hand(output, view, camera, detection, detection.keypoints_px)
+        hand = self._hand(output, view, camera, detection)
         self.timing_ms = {'network': 1e3 * (time.perf_counter() - start)}
         return hand
 
@@ -94,19 +97,21 @@ class MaskHandReconstructor:
         view: CropView,
         camera: Camera,
         detection: Detection,
-        keypoints_px: np.ndarray,
     ) -> Hand:
         model, betas = self._models[detection.side], self._shape(output.betas)
-        global_orient = axis_angles(view.R_crop_camera.T @ rotation_matrices(output.global_orient))
-        keypoints = model.posed(global_orient, output.hand_pose, betas, np.zeros(3)).keypoints
+        keypoints_px = camera.project(view.rays(output.keypoints))
+        orientation = view.R_crop_camera.T @ rotation_matrices(output.global_orient)
+        keypoints = model.posed(axis_angles(orientation), output.hand_pose, betas, np.zeros(3)).keypoints
+        start = HandState(orientation, output.hand_pose, betas, place(keypoints, keypoints_px, camera))
+        found = self._adjusters[detection.side].adjusted(start, keypoints_px, camera)
         return assemble_hand(
             model,
             camera,
             detection,
-            global_orient=global_orient,
-            hand_pose=output.hand_pose,
+            global_orient=axis_angles(found.orientation),
+            hand_pose=found.hand_pose,
             betas=betas,
-            transl=place(keypoints, keypoints_px, camera),
+            transl=found.transl,
             confidence=output.confidence,
             scale=scale_source(camera, self._length_given),
         )
@@ -129,6 +134,7 @@ def _mirrored_cues(cues: Cues) -> Cues:
 def _mirrored_output(output: NetworkOutput) -> NetworkOutput:
     return replace(
         output,
+        keypoints=output.keypoints * _CROP_SIGNS,
         global_orient=mirrored_axis_angles(output.global_orient),
         hand_pose=mirrored_axis_angles(output.hand_pose),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -165,6 +164,6 @@ class LifterObjective:
         return keypoints - keypoints[:, :1]
 
 
-def lifter_sizes(network: Lifter) -> dict[str, Any]:
-    """Width and depth of a lifter, as ``MaskHandConfiguration`` names them."""
-    return {'lifter_width': network.entry.out_features, 'lifter_depth': len(network.blocks)}
+def lifter_size(network: Lifter) -> tuple[int, int]:
+    """Width and depth of a lifter, as ``MaskHandConfiguration`` has them."""
+    return network.entry.out_features, len(network.blocks)

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-#: How long a process waits for another, which may be evaluating.
-_TIMEOUT = timedelta(minutes=30)
+#: How long a process waits for another, which may be evaluating, or making samples.
+_TIMEOUT = timedelta(hours=3)
 
 #: Names of two settings in GNU's <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4

@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hand_mesh_ros.datasets.residuals import ResidualBank
-from hand_mesh_ros.datasets.synthetic import SyntheticHands
 from hand_mesh_ros.evaluation.calibration import fit_calibration
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.hand_model.layer import HandLayer
@@ -22,10 +20,14 @@ from hand_mesh_ros.networks.maskhand import MaskHand, load_maskhand
 from hand_mesh_ros.networks.prediction import predict
 from hand_mesh_ros.networks.weights import save_weights
 from hand_mesh_ros.training.hand_errors import aligned_errors
-from hand_mesh_ros.training.samples import samples_of
+from hand_mesh_ros.training.looking import pretrained_look
+from hand_mesh_ros.training.samples import SampleMaker
 
 #: Seed of the hands that confidence is calibrated on: neither training's, nor held-out, nor the test's.
 CALIBRATION_SEED = 1_000_000_021
+
+#: How many of them are seen by a real landmark network, whose errors are larger.
+_LOOKED_SHARE = 0.5
 
 _BATCH, _STEPS = 64, 5
 
@@ -49,11 +51,19 @@ def _calibrated(network: MaskHand, count: int) -> tuple[float, float]:
     model = load_hand_model()
     layer = HandLayer(model)
     size = network.configuration.image_size
-    hands = SyntheticHands(CALIBRATION_SEED, size, residuals=ResidualBank.shipped(), model=model)
+    maker = SampleMaker(
+        model,
+        CALIBRATION_SEED,
+        size,
+        residuals=True,
+        pictures=True,
+        look=pretrained_look,
+        looked_share=_LOOKED_SHARE,
+    )
     log_variances, errors = [], []
     for first in tqdm(range(0, count, _BATCH), unit='batch', disable=None):
-        samples = samples_of(hands.batch(np.arange(first, min(first + _BATCH, count))), size)
-        assert samples.images is not None  # batch() renders
+        samples = maker[np.arange(first, min(first + _BATCH, count))]
+        assert samples.images is not None  # the maker renders
         found = predict(network, layer, samples.images.float() / 255, samples.cues, steps=_STEPS)
         log_variances.append(found.log_variance)
         errors.append(aligned_errors(found.keypoints, samples.keypoints))
