@@ -25,12 +25,12 @@ from hand_mesh_ros.training.hand_errors import aligned_errors
 from hand_mesh_ros.training.samples import samples_of
 
 MODEL = load_hand_model()
-COUNT = 128
+COUNT, SIZE = 128, 224
 
 
 @pytest.fixture(scope='module')
 def hands():
-    return SyntheticHands(TEST_SEED, levels=TEST_LEVELS, residuals=ResidualBank.shipped(), model=MODEL)
+    return SyntheticHands(TEST_SEED, SIZE, levels=TEST_LEVELS, residuals=ResidualBank.shipped(), model=MODEL)
 
 
 def test_the_model_card_is_of_this_file():
@@ -73,7 +73,7 @@ def test_they_beat_the_fit_on_rendered_hands(hands):
 
 def test_confidence_is_the_share_of_good_joints(hands):
     network, description = load_maskhand()
-    samples = samples_of(hands.batch(np.arange(COUNT)), 128)
+    samples = samples_of(hands.batch(np.arange(COUNT)), SIZE)
     found = predict(network, HandLayer(MODEL), samples.images.float() / 255, samples.cues, steps=1)
     errors = aligned_errors(found.keypoints, samples.keypoints).numpy()
     confidence = calibrated_confidence(found.log_variance.numpy(), **description['calibration'])
