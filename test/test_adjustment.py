@@ -88,6 +88,17 @@ def test_orientation_distance_and_length_stay_nearly_as_they_were():
         assert RIGHT.hand_length(found.betas) == pytest.approx(RIGHT.hand_length(start.betas), abs=0.002)
 
 
+def test_a_joint_that_cannot_bend_keeps_none_of_the_others_from_it():
+    limits = RIGHT.pose_limits.copy()
+    limits[5] = 0.0
+    stiff, rng = replace(RIGHT, pose_limits=limits), np.random.default_rng(0)
+    hand = true_hand(rng)
+    start = bent(hand, rng)
+    found = Adjuster(stiff).adjusted(start, keypoints_px(hand), CAMERA)
+    assert mean(keypoints_px(found), keypoints_px(hand)) < 0.7 * mean(keypoints_px(start), keypoints_px(hand))
+    assert found.hand_pose[5] == pytest.approx(start.hand_pose[5], abs=1e-3)
+
+
 def test_a_keypoint_that_is_far_off_hardly_moves_the_hand():
     for seed in range(10):
         hand = true_hand(np.random.default_rng(seed))

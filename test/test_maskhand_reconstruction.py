@@ -43,7 +43,9 @@ class KnowingNetwork:
 
     def infer(self, image: np.ndarray, cues: Cues) -> NetworkOutput:
         self.asked.append((image, cues))
-        return replace(self.output, keypoints=cues.keypoints.astype(np.float64))
+        # Nothing is known of keypoints without any confidence
+        known = np.where(cues.confidence[:, None] > 0, cues.keypoints, 0.0)
+        return replace(self.output, keypoints=known.astype(np.float64))
 
 
 def mean_length_betas() -> np.ndarray:
@@ -117,6 +119,15 @@ def test_the_hand_is_turned_and_put_where_it_is(side, camera):
     np.testing.assert_allclose(cues.keypoints, view.to_unit(right_hand().keypoints), atol=1e-4)
     assert cues.keypoints[9, 0] == pytest.approx(cues.keypoints[0, 0], abs=1e-4)
     assert cues.present.tolist() == [True, False, True]
+
+
+def test_a_detection_without_confidence_still_says_where_the_hand_is():
+    truth = right_hand()
+    network = KnowingNetwork(seen(view_of_hand(truth.keypoints, SIZE).R_crop_camera))
+    doubtful = replace(detection('right', truth.keypoints, PINHOLE), score=0.0)
+    hand = MaskHandReconstructor(MODELS, network).reconstruct(picture(), PINHOLE, doubtful)
+    assert hand is not None
+    np.testing.assert_allclose(hand.vertices, truth.vertices, atol=2e-5)
 
 
 def test_a_left_hand_is_the_mirror_image_of_a_right_one():

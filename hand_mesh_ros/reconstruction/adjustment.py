@@ -22,6 +22,9 @@ _ORIENT_SIGMA = 0.01
 #: How far a joint may bend, as a share of half of its range.
 _POSE_SIGMA = 0.05
 
+#: Of a joint that a model lets not bend at all; radians.
+_LEAST_SIGMA = 1e-4
+
 #: How far the hand may come nearer, as a share of its distance. With more freedom a finger that is bent
 #: too much pulls the hand to a wrong distance instead.
 _DISTANCE_SIGMA = 0.002
@@ -41,7 +44,7 @@ class Adjuster:
         few may be wrong, and the wish to stay: joints by their ranges, orientation and distance nearly fixed.
         A hand that appears where it is seen stays as it is.
 
-        Raises FrameError where a keypoint is not finite or seen by no ray, or where all are on one pixel.
+        Raises FrameError where a keypoint is not finite or seen by no ray, or where most are on one pixel.
         """
         keypoints_px = np.asarray(keypoints_px, np.float64)
         rays = camera.rays(keypoints_px)
@@ -64,7 +67,7 @@ class _Staying:
         self._sigma = np.concatenate(
             [
                 np.full(3, _ORIENT_SIGMA),
-                _POSE_SIGMA * (upper - lower) / 2.0,
+                np.maximum(_POSE_SIGMA * (upper - lower) / 2.0, _LEAST_SIGMA),
                 [_DISTANCE_SIGMA * abs(start.transl[2])],
             ]
         )

@@ -32,7 +32,9 @@ _CROP_SIGNS = np.array([-1.0, 1.0])
 
 
 class MaskHandReconstructor:
-    """Pose, proportions and confidences are the network's; the detector's keypoints say where the hand is.
+    """Pose, proportions and confidences are the network's; detector and image together say where the hand is.
+
+    The pose is then bent a little, that the mesh comes to lie where they say: see ``Adjuster``.
 
     The network knows right hands only: a left one is mirrored when its crop has been taken, and mirrored back
     when the network has seen it.
@@ -73,7 +75,11 @@ class MaskHandReconstructor:
         crop, cues = crop_image(image, camera, view), detected_cues(detection, camera, view)
         start = time.perf_counter()
         output = self._infer(crop, cues, detection.side)
-        hand = self._hand(output, view, camera, detection)
+        seen_px = camera.project(view.rays(output.keypoints))
+        # What the detector itself gives no confidence the network knows nothing of but by the image
+        known = (cues.confidence > 0) & np.isfinite(seen_px).all(1)
+        keypoints_px = np.where(known[:, None], seen_px, detection.keypoints_px)
+        hand = self._hand(output, view, camera, detection, keypoints_px)
         self.timing_ms = {'network': 1e3 * (time.perf_counter() - start)}
         return hand
 
@@ -97,9 +103,9 @@ class MaskHandReconstructor:
         view: CropView,
         camera: Camera,
         detection: Detection,
+        keypoints_px: np.ndarray,
     ) -> Hand:
         model, betas = self._models[detection.side], self._shape(output.betas)
-        keypoints_px = camera.project(view.rays(output.keypoints))
         orientation = view.R_crop_camera.T @ rotation_matrices(output.global_orient)
         keypoints = model.posed(axis_angles(orientation), output.hand_pose, betas, np.zeros(3)).keypoints
         start = HandState(orientation, output.hand_pose, betas, place(keypoints, keypoints_px, camera))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -204,7 +205,8 @@ class MaskHandObjective:
         """Those of the run, as far as they have been made."""
         c, n = self._configuration, self._configuration.network
         pictures = (c.loop.seed, n.image_size, c.residuals, c.looked_share)
-        made_of = (pictures, n.backbone, n.strides, c.pretrained, c.begin_with)
+        begun = hashlib.sha256(Path(c.begin_with).read_bytes()).hexdigest() if c.begin_with else ''
+        made_of = (pictures, self._model.sha256, n.backbone, n.strides, c.pretrained, begun)
         return KeptSamples(self._samples_folder, c.kept_samples, str(made_of))
 
     def losses(self, network: nn.Module, batch: Samples) -> dict[str, Tensor]:
