@@ -120,7 +120,7 @@ def _prop(centre: np.ndarray, rotation: np.ndarray, half: np.ndarray, rng: np.ra
     """A body of half extents ``half`` (3,), its long axis y."""
     kind = rng.random()
     if kind < 0.25:
-        vertices, faces = _BALL
+        vertices, faces = BALL
     elif kind < 0.6:
         vertices, faces = _prism(np.arange(14) * 2 * np.pi / 14, rng.choice([1.0, 1.0, 0.6, 0.1]))
     else:
@@ -167,4 +167,5 @@ def _random_rotation(rng: np.random.Generator) -> np.ndarray:
     return rotation_matrices(axis / np.linalg.norm(axis) * rng.uniform(0.0, np.pi))
 
 
-_BALL = _ball()
+#: Vertices (V,3) of the unit ball and its faces (F,3).
+BALL = _ball()

@@ -20,6 +20,9 @@ _SLEEVE_RINGS = ((0.24, 1.12), (0.225, 1.22), (0.24, 1.36), (0.29, 1.38), (0.31,
 ))  # fmt: skip
 _ARM_LENGTH_M = 0.27
 
+#: Row of the room's picture, as a share of its height, where wall and table meet.
+TABLE_EDGE = 0.86
+
 #: sRGB colours of books, pictures and bowls: quiet, and none that could be taken for skin.
 _FURNITURE = np.array(
     [(58, 78, 106), (92, 118, 112), (72, 72, 78), (126, 138, 142), (110, 122, 86), (156, 164, 158)]
@@ -42,6 +45,8 @@ class ClothedHand:
         self._coarse_faces = coarse
         self._fine = Subdivision(coarse, rounds=2)
         self.faces = self._fine.faces  #: (F,3) int32
+        #: How many of the faces, from the first, are the hand's own; then come arm and sleeve.
+        self.hand_faces = len(self.faces) // len(coarse) * len(model.faces)
 
         rest = model.posed(np.zeros(3), np.zeros(45), betas, np.zeros(3))
         behind = rest.keypoints[0] - _ARM_LENGTH_M * rest.T_camera_hand[:3, 0]
@@ -82,7 +87,7 @@ def cluttered_room(width: int, height: int, seed: int) -> np.ndarray:
         _draw_shelf(room, rng, int(row * height))
     for _ in range(4):
         _draw_frame(room, rng)
-    cv2.rectangle(room, (0, int(0.86 * height)), (width, height), table.tolist(), cv2.FILLED)
+    cv2.rectangle(room, (0, int(TABLE_EDGE * height)), (width, height), table.tolist(), cv2.FILLED)
     for _ in range(9):
         centre = (int(rng.uniform(0, width)), int(rng.uniform(0.80, 0.97) * height))
         radius = int(rng.uniform(0.02, 0.06) * width)
