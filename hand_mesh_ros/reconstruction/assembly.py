@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.detection.detection import Detection
 from hand_mesh_ros.hand import Hand, ScaleSource
 from hand_mesh_ros.hand_model.model import HandModel
+from hand_mesh_ros.observation import Observation
 
 
 class Reconstructor(Protocol):
@@ -19,8 +21,11 @@ class Reconstructor(Protocol):
     weights_hash: str  #: SHA-256 of the network's weights, hexadecimal; empty when the method has none
     timing_ms: dict[str, float]  #: milliseconds that parts of the last reconstruction took, always the same
 
-    def reconstruct(self, image: np.ndarray, camera: Camera, detection: Detection) -> Hand | None:
-        """The hand of ``detection`` in ``image`` (H,W,3) uint8 RGB; None where nothing can be said of it."""
+    def reconstruct(self, observation: Observation, detection: Detection) -> Hand | None:
+        """The hand of ``detection`` in ``observation``; None where nothing can be said of it.
+
+        Hands of one frame come with one and the same ``observation``.
+        """
         ...
 
 
@@ -41,23 +46,56 @@ def assemble_hand(
     Parameters are rounded to float32 first, so that what is published reproduces the published vertices.
     ``confidence`` (21,) is per keypoint; the hand's score is their mean.
     """
-    global_orient, hand_pose = np.asarray(global_orient, np.float32), np.asarray(hand_pose, np.float32)
-    betas, transl = np.asarray(betas, np.float32), np.asarray(transl, np.float32)
-    posed = model.posed(global_orient, hand_pose, betas, transl)
     return Hand(
         side=detection.side,
         side_score=detection.side_score,
         score=float(np.mean(confidence)),
         bbox_px=np.asarray(detection.bbox_px, np.float32),
-        global_orient=global_orient,
-        hand_pose=hand_pose,
-        betas=betas,
-        transl=transl,
-        keypoints_3d=posed.keypoints.astype(np.float32),
-        keypoints_2d=camera.project(posed.keypoints).astype(np.float32),
         joint_confidence=np.asarray(confidence, np.float32),
-        vertices=posed.vertices.astype(np.float32),
-        T_camera_hand=posed.T_camera_hand,
-        T_camera_fingertips=posed.T_camera_fingertips,
         scale_source=scale,
+        **_posed(model, camera, global_orient, hand_pose, betas, transl),
     )
+
+
+def changed_hand(
+    model: HandModel,
+    camera: Camera,
+    hand: Hand,
+    *,
+    global_orient: np.ndarray,
+    hand_pose: np.ndarray,
+    betas: np.ndarray,
+    transl: np.ndarray,
+    scale: ScaleSource,
+) -> Hand:
+    """``hand`` with other parameters, and with all that follows from them; see :func:`assemble_hand`.
+
+    Side, box, scores, confidences and track stay.
+    """
+    posed = _posed(model, camera, global_orient, hand_pose, betas, transl)
+    return replace(hand, scale_source=scale, **posed)
+
+
+def _posed(
+    model: HandModel,
+    camera: Camera,
+    global_orient: np.ndarray,
+    hand_pose: np.ndarray,
+    betas: np.ndarray,
+    transl: np.ndarray,
+) -> dict[str, Any]:
+    """The fields of a ``Hand`` that its parameters determine, these included."""
+    global_orient, hand_pose = np.asarray(global_orient, np.float32), np.asarray(hand_pose, np.float32)
+    betas, transl = np.asarray(betas, np.float32), np.asarray(transl, np.float32)
+    posed = model.posed(global_orient, hand_pose, betas, transl)
+    return {
+        'global_orient': global_orient,
+        'hand_pose': hand_pose,
+        'betas': betas,
+        'transl': transl,
+        'keypoints_3d': posed.keypoints.astype(np.float32),
+        'keypoints_2d': camera.project(posed.keypoints).astype(np.float32),
+        'vertices': posed.vertices.astype(np.float32),
+        'T_camera_hand': posed.T_camera_hand,
+        'T_camera_fingertips': posed.T_camera_fingertips,
+    }
