@@ -24,12 +24,15 @@ _STEP = 4
 _FAR_OFF = 32000.0
 
 
-def crop_image(image: np.ndarray, camera: Camera, view: CropView) -> np.ndarray:
+def crop_image(
+    image: np.ndarray, camera: Camera, view: CropView, border: int = cv2.BORDER_REPLICATE
+) -> np.ndarray:
     """What ``view`` sees, (S,S,3) uint8 RGB, of ``image`` (H,W,3) uint8 RGB, which ``camera`` took.
 
     Lens distortion is taken out. A large hand is sampled more densely and averaged over the areas of the
     crop's pixels. Beyond its edges the image goes on as they are: networks learn from crops that show
-    something everywhere, and to them a black edge would be a thing.
+    something everywhere, and to them a black edge would be a thing. A mask (H,W) uint8, of which nothing is
+    known there, takes cv2.BORDER_CONSTANT for ``border``: black.
     """
     size, step = view.size, math.gcd(view.size, _STEP)
     pixels = _pixels_seen(camera, view, size // step)
@@ -40,7 +43,7 @@ def crop_image(image: np.ndarray, camera: Camera, view: CropView) -> np.ndarray:
     fine = cv2.resize(pixels, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
     fine = fine[zoom:-zoom, zoom:-zoom]
     # OpenCV's annotations do not know that both coordinates may come in one array
-    sampled = cv2.remap(image, fine, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    sampled = cv2.remap(image, fine, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload]
     return cv2.resize(sampled, (size, size), interpolation=cv2.INTER_AREA)
 
 
