@@ -16,7 +16,7 @@ from hand_mesh_ros.cues import normalised_world
 from hand_mesh_ros.datasets.synthetic import SyntheticHands
 from hand_mesh_ros.detection.mediapipe_networks import LANDMARK_CROP_PX, LandmarkNetwork, Reading
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
-from hand_mesh_ros.networks.encoder import _timm
+from hand_mesh_ros.networks.encoder import import_timm
 from hand_mesh_ros.networks.hand_backbone import HAND_BACKBONE, HandHead, HandLook, register
 from hand_mesh_ros.training import pretrained
 from hand_mesh_ros.training.pretrained import load_hand_head, load_pretrained
@@ -26,7 +26,7 @@ SIZE = LANDMARK_CROP_PX
 
 @pytest.fixture(scope='module')
 def timm():
-    timm = _timm()
+    timm = import_timm()
     register(timm)
     return timm
 

@@ -40,7 +40,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.shapes = tuple((image_size // stride, image_size // stride) for stride in strides)
         self.backbone, self.neck = _with_neck(backbone, image_size, strides, width)
-        expected = _timm().get_pretrained_cfg(backbone)
+        expected = import_timm().get_pretrained_cfg(backbone)
         for name, values in (('mean', expected.mean), ('deviation', expected.std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         #: Whether training leaves the statistics of the backbone's normalisation as they are.
@@ -83,7 +83,9 @@ class ImageEncoder(nn.Module):
         return self
 
 
-class _FeaturePyramid(nn.Module):
+class FeaturePyramid(nn.Module):
+    """Maps of one width, finest first, of a hierarchical backbone's; see ``ImageEncoder``."""
+
     def __init__(self, channels: Sequence[int], width: int) -> None:
         super().__init__()
         # More layers than the source has: the backbone below may be frozen
@@ -143,7 +145,7 @@ def _doubled(channels: int, width: int) -> nn.Module:
 
 
 def _with_neck(name: str, image_size: int, strides: Sequence[int], width: int) -> tuple[nn.Module, nn.Module]:
-    timm = _timm()
+    timm = import_timm()
     if not timm.is_model(name):
         raise ConfigurationError(f'timm has no backbone {name!r}')
     if name.startswith('vit_'):
@@ -157,10 +159,10 @@ def _with_neck(name: str, image_size: int, strides: Sequence[int], width: int) -
         raise ConfigurationError(f'{name} has no maps at strides {sorted(missing)}, only {reductions}')
     indices = [reductions.index(stride) for stride in strides]
     backbone = timm.create_model(name, features_only=True, out_indices=indices)
-    return backbone, _FeaturePyramid(backbone.feature_info.channels(), width)
+    return backbone, FeaturePyramid(backbone.feature_info.channels(), width)
 
 
-def _timm() -> ModuleType:
+def import_timm() -> ModuleType:
     """Timm, with the backbones of this package."""
     timm = _own_timm()
     register(timm)

@@ -31,7 +31,7 @@ class Lifter(nn.Module):
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
         self.entry = nn.Linear(KEYPOINTS * CUE_FEATURES, width)
-        self.blocks = nn.ModuleList(_ResidualBlock(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.exit = nn.Linear(width, JOINTS * _SIX + BETAS)
         with torch.no_grad():  # begins near no rotation
@@ -67,7 +67,9 @@ class Lifters(nn.Module):
         return LiftedHand(matrices_from_six(numbers), torch.stack([hand.betas for hand in hands]).mean(dim=0))
 
 
-class _ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module):
+    """Two layers that begin as the identity."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         last = nn.Linear(width, width)

@@ -24,6 +24,7 @@ from hand_mesh_ros.networks.skeleton_graph import HandCues
 from hand_mesh_ros.networks.vq_mano import load_vq_mano
 from hand_mesh_ros.training.configuration import LoopConfiguration, require
 from hand_mesh_ros.training.hand_errors import aligned_errors, posed, thin_hand_layer
+from hand_mesh_ros.training.heatmaps import splat
 from hand_mesh_ros.training.kept_samples import KeptSamples
 from hand_mesh_ros.training.lifter import lifter_size, load_lifter
 from hand_mesh_ros.training.looking import LOOK_PX, pretrained_look
@@ -325,7 +326,7 @@ class MaskHandObjective:
         places = batch.landmarks[..., :2]
         inside = (places.abs() < 1).all(dim=-1).float()
         heatmaps = context.heatmaps.float()
-        wanted = _splat(places, height, width)
+        wanted = splat(places, height, width)
         entropy = -(wanted * heatmaps.log_softmax(dim=-1)).sum(dim=-1)
         distance = (image_keypoints(heatmaps, self.network.encoder.centres) - places).norm(dim=-1)
         count = inside.sum().clamp(min=1)
@@ -352,17 +353,6 @@ def _images_of(samples: Samples) -> Tensor | list[Tensor]:
 
 #: What is evaluated: ending of the figures' names, iterations of the sampling, and whether with the image.
 _EVALUATIONS = {'': (5, True), '_one_step': (1, True), '_no_image': (1, False)}
-
-
-def _splat(places: Tensor, height: int, width: int) -> Tensor:
-    """Distributions (B,N,H*W) over a map's pixels whose means are places (B,N,2), -1..1 over it: bilinear."""
-    shares = []
-    for axis, count in enumerate((width, height)):
-        position = ((places[..., axis] + 1) * (count / 2) - 0.5).clamp(0, count - 1)
-        distance = (position[..., None] - torch.arange(count, device=places.device)).abs()
-        shares.append((1 - distance).clamp(min=0))
-    across, down = shares
-    return (down[..., None] * across[..., None, :]).flatten(-2)
 
 
 def build_network(configuration: MaskHandTrainingConfiguration) -> MaskHand:

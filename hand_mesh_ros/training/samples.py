@@ -6,7 +6,7 @@ import atexit
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from hand_mesh_ros.hand_model.layer import rotation_matrices
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.networks.skeleton_graph import HandCues
 from hand_mesh_ros.training.processes import ProcessGroup
+
+
+Batch = TypeVar('Batch')
 
 
 class Samples(NamedTuple):
@@ -100,10 +103,11 @@ class SampleMaker(Dataset[Samples]):
 
 
 def batches(
-    maker: SampleMaker, first_step: int, batch_size: int, group: ProcessGroup, workers: int
-) -> Iterator[Samples]:
+    maker: Dataset[Batch], first_step: int, batch_size: int, group: ProcessGroup, workers: int
+) -> Iterator[Batch]:
     """Batches of samples that no step before had; see ``Objective.batches``.
 
+    :param maker: makes those of an array of numbers (N,).
     :param workers: processes that make them; 0 makes them here.
     """
     numbers = (
