@@ -16,8 +16,8 @@ MASK_RMS_SHARE = 0.205
 #: Pixels; less is no hand of which anything could be said.
 LEAST_PIXELS = 64
 
-#: Of larger masks so many pixels are enough to tell where they lie.
-_MOST_PIXELS = 1200
+#: Masks are looked at in at most so many cells a side, which tells where they lie to a tenth of a pixel.
+_CELLS = 48
 
 
 def view_of_mask(mask: np.ndarray, camera: Camera, size: int) -> CropView:
@@ -29,31 +29,41 @@ def view_of_mask(mask: np.ndarray, camera: Camera, size: int) -> CropView:
 
     :raises FrameError: a mask with fewer than ``LEAST_PIXELS`` pixels, or all in one line.
     """
-    pixels = _mask_pixels(mask)
-    if len(pixels) < LEAST_PIXELS:
-        raise FrameError(f'a mask of {len(pixels)} pixels is no hand, {LEAST_PIXELS} are the least')
-    thinned = pixels[:: max(1, len(pixels) // _MOST_PIXELS)]
-    rays = np.column_stack([camera.rays(thinned), np.ones(len(thinned))])
-    rays = rays[np.isfinite(rays).all(1)]
-    if len(rays) < LEAST_PIXELS // 2:
+    centres, weights = _cells(mask)
+    count = weights.sum()
+    if count < LEAST_PIXELS:
+        raise FrameError(f'a mask of {count:.0f} pixels is no hand, {LEAST_PIXELS} are the least')
+    rays = np.column_stack([camera.rays(centres), np.ones(len(centres))])
+    known = np.isfinite(rays).all(1)
+    if weights[known].sum() < count / 2:
         raise FrameError('the mask lies where the lens of this camera sees nothing')
+    rays, weights = rays[known], weights[known] / weights[known].sum()
     directions = rays / np.linalg.norm(rays, axis=1, keepdims=True)
-    look = looking_along(directions.mean(0))
+    look = looking_along(weights @ directions)
     seen = directions @ look.T
     slopes = seen[:, :2] / seen[:, 2:]
-    slopes -= slopes.mean(0)
-    spreads, axes = np.linalg.eigh(slopes.T @ slopes / len(slopes))
+    slopes -= weights @ slopes
+    spreads, axes = np.linalg.eigh((slopes.T * weights) @ slopes)
     if spreads[0] < 1e-4 * spreads[1]:
         raise FrameError('the mask is a line, no hand')
     along = axes[:, 1]
-    if ((slopes @ along) ** 3).sum() < 0:
+    if weights @ (slopes @ along) ** 3 < 0:
         along = -along
     # Right and down in the crop: "along" is up.
     roll = np.array([[-along[1], along[0], 0.0], [-along[0], -along[1], 0.0], [0.0, 0.0, 1.0]])
     return CropView(roll @ look, float(MASK_RMS_SHARE * size / np.sqrt(spreads.sum())), size)
 
 
-def _mask_pixels(mask: np.ndarray) -> np.ndarray:
-    """Column and row (N,2) of each pixel that is not 0."""
-    found = cv2.findNonZero(np.ascontiguousarray(mask).astype(np.uint8, copy=False))
-    return np.zeros((0, 2)) if found is None else found[:, 0].astype(np.float64)
+def _cells(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (N,2), column and row, of the cells that the mask reaches into, and its pixels in each (N,)."""
+    binary = (np.asarray(mask) != 0).astype(np.uint8)
+    left, top, width, height = cv2.boundingRect(binary)
+    if not width:
+        return np.zeros((0, 2)), np.zeros(0)
+    across, down = min(width, _CELLS), min(height, _CELLS)
+    inside = binary[top : top + height, left : left + width].astype(np.float32)
+    shares = cv2.resize(inside, (across, down), interpolation=cv2.INTER_AREA)
+    rows, columns = np.nonzero(shares > 0)
+    size = np.array([width / across, height / down])
+    centres = (np.column_stack([columns, rows]) + 0.5) * size - 0.5 + (left, top)
+    return centres, shares[rows, columns].astype(np.float64) * size.prod()

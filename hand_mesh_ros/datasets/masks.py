@@ -26,7 +26,7 @@ _SLOPES = (0.45, 0.34)
 
 #: Pixels of the pictures that masks are first drawn in, in which hands are as large as in a depth camera's,
 #: and how much wider they are than the crops of colour images.
-_DRAWN_PX, _DRAWN_ZOOM = 192, 0.8
+_DRAWN_PX, _DRAWN_ZOOM = 256, 0.6
 
 #: Standard deviations of what is different in a loose view: roll in radians, middle in half sides,
 #: logarithm of the zoom.
