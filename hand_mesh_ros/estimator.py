@@ -1,4 +1,4 @@
-"""HandMeshEstimator: image and camera in, hands out. It wires the stages and owns no mathematics."""
+"""HandMeshEstimator: what cameras saw in, hands out. It wires the stages and owns no mathematics."""
 
 from __future__ import annotations
 
@@ -12,29 +12,34 @@ import numpy as np
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.detection.detection import Detection, Detector, HandBox
+from hand_mesh_ros.detection.masks import hands_in_mask
 from hand_mesh_ros.detection.mediapipe import MediaPipeDetector
-from hand_mesh_ros.errors import FrameError
+from hand_mesh_ros.errors import ConfigurationError, FrameError
 from hand_mesh_ros.hand import Hand, Side
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.image import checked_rgb
 from hand_mesh_ros.inference.network import DEFAULT_STEPS
-from hand_mesh_ros.reconstruction import METHODS, make_reconstructor
+from hand_mesh_ros.observation import Observation
+from hand_mesh_ros.reconstruction import MASK_METHODS, METHODS, REFINEMENTS, make_reconstructor
+from hand_mesh_ros.reconstruction.surface import SurfaceFit
+from hand_mesh_ros.segmentation import MaskSettings, hand_masks
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What was seen in one image."""
+    """What was seen in one frame."""
 
     hands: tuple[Hand, ...]  #: by falling score; with boxes, in the order of the boxes
     unresolved: tuple[Detection, ...]  #: detections that gave no hand, e.g. a box without landmarks
-    #: milliseconds by stage: detect, reconstruct, total; within reconstruct, where the method is a network's,
-    #: network: from the crops to the vertices, of all hands together
+    #: milliseconds by stage: detect, reconstruct, total; within detect, where hands were looked for in depth,
+    #: segment; within reconstruct, where the method is a network's, network: from the crops to the vertices,
+    #: of all hands together, and where there was depth, surface: laying all hands onto it
     timing_ms: dict[str, float]
 
 
 class HandMeshEstimator:
-    """Reconstructs every hand in an image as a mesh.
+    """Reconstructs every hand in an image, a mask or a depth image as a mesh.
 
     >>> with HandMeshEstimator() as estimator:
     ...     estimate = estimator.estimate(image_rgb, Camera(640, 480, 600.0, 600.0, 319.5, 239.5))
@@ -56,33 +61,41 @@ class HandMeshEstimator:
         min_score: float = 0.5,
         streaming: bool = False,
         hand_length_m: float | None = None,
+        side: Side = 'right',
+        refinement: str = REFINEMENTS[0],
         detector: Detector | None = None,
     ) -> None:
         """Load the hand model, the detector and the method.
 
-        :param method: one of ``reconstruction.METHODS``: ``maskhand``, which needs PyTorch, or ``fit``.
+        :param method: one of ``reconstruction.METHODS``: ``maskhand``, which needs PyTorch, or ``fit`` for
+            images; ``mask2hand``, which needs PyTorch, for masks and depth images.
         :param hand_model: a MANO .pkl or .npz of yours; None for the open model of the package.
-        :param weights: of ``maskhand``, a file that ``hand-mesh train maskhand`` wrote; None for that of the
-            package.
+        :param weights: of ``maskhand`` or ``mask2hand``, a file that ``hand-mesh train`` wrote; None for that
+            of the package.
         :param sampling_steps: of ``maskhand``, iterations of the sampling of a pose, 1 to 16.
         :param threads: that PyTorch may use in the whole process; 0 for its default, all cores.
-        :param max_hands: the most hands to look for in one image.
+        :param max_hands: the most hands to look for in one frame.
         :param min_score: how sure the detector must be that it sees a hand, 0..1; the score of the
-            reconstruction, ``Hand.score``, may be lower.
-        :param streaming: the images are frames of one stream; False for unrelated images, which are
+            reconstruction, ``Hand.score``, may be lower. Not of ``mask2hand``.
+        :param streaming: the frames are those of one stream; False for unrelated images, which are
             searched more thoroughly.
         :param hand_length_m: length of the hands to expect, crease of the wrist to tip of the middle finger,
             flat; None for the model's mean hand.
-        :param detector: instead of MediaPipe Hands.
+        :param side: of ``mask2hand``: of hands of which no box says the side; a mask does not tell.
+        :param refinement: of ``mask2hand``, one of ``reconstruction.REFINEMENTS``: what is done to a hand
+            that does not quite fill its mask. Not where there is depth, onto which hands are laid.
+        :param detector: instead of MediaPipe Hands; ``mask2hand`` has no use for one.
         :raises ConfigurationError: a setting that cannot work, or a method whose requirements are missing.
         :raises FileFormatError: a file of a hand model or of weights that is none.
         """
+        if side not in ('left', 'right'):
+            raise ConfigurationError(f"side must be 'left' or 'right', got {side!r}")
         path = None if hand_model is None else Path(hand_model)
         self.models: dict[Side, HandModel] = {
             'right': load_hand_model(path, 'right'),
             'left': load_hand_model(path, 'left'),
         }
-        self.faces: dict[Side, np.ndarray] = {side: model.faces for side, model in self.models.items()}
+        self.faces: dict[Side, np.ndarray] = {name: model.faces for name, model in self.models.items()}
         self.method = method
         self._reconstructor = make_reconstructor(
             method,
@@ -91,48 +104,70 @@ class HandMeshEstimator:
             weights=None if weights is None else Path(weights),
             sampling_steps=sampling_steps,
             threads=threads,
+            streaming=streaming,
+            refinement=refinement,
         )
         self.backend = self._reconstructor.backend
         self.weights_hash = self._reconstructor.weights_hash
-        self._detector = detector or MediaPipeDetector(
-            max_hands=max_hands, min_score=min_score, streaming=streaming
-        )
+        self._side, self._max_hands = side, max_hands
+        self._mask_settings = MaskSettings(max_hands=max_hands)
+        self._surfaces: dict[Side, SurfaceFit] = {}
+        self._detector = detector
+        if detector is None and method not in MASK_METHODS:
+            self._detector = MediaPipeDetector(max_hands=max_hands, min_score=min_score, streaming=streaming)
 
     def estimate(
-        self, image: np.ndarray, camera: Camera | None = None, boxes: Sequence[HandBox] | None = None
+        self,
+        image: np.ndarray | None,
+        camera: Camera | None = None,
+        boxes: Sequence[HandBox] | None = None,
+        *,
+        mask: np.ndarray | None = None,
+        depth_m: np.ndarray | None = None,
     ) -> Estimate:
-        """Hands in ``image`` (H,W,3) uint8 RGB.
+        """Hands in what one or more cameras saw at a moment, pixel on pixel.
 
+        ``maskhand`` and ``fit`` look for hands in the image. ``mask2hand`` takes each blob of the mask for a
+        hand; without a mask it looks for hands in the depth image. Where there is a depth image, hands of
+        every method are laid onto it, and their ``scale_source`` becomes DEPTH; a mask then says what of it
+        is hands.
+
+        :param image: (H,W,3) uint8 RGB; None where the method needs none.
         :param camera: the camera that took it; None guesses one, and positions are then not metric.
         :param boxes: look for hands there only, and take their sides from them.
-        :raises FrameError: an image that is none, or not of the camera's size.
+        :param mask: (H,W) bool or uint8, not 0 where hands are.
+        :param depth_m: (H,W) float, metres along the optical axis; 0, negative or not finite where nothing
+            was measured. It needs a camera whose intrinsics are known.
+        :raises FrameError: input that is none or not of the camera's size, or lacks what the method needs.
         """
         start = time.perf_counter()
-        image = checked_rgb(image)
-        height, width = image.shape[:2]
-        if camera is None:
-            camera = Camera.from_fov(width, height)
-        elif (camera.width, camera.height) != (width, height):
-            raise FrameError(f'image is {width}x{height}, its camera {camera.width}x{camera.height}')
-        detections = self._detector.detect(image, boxes)
+        seen = self._observed(image, camera, mask, depth_m)
+        timing_ms: dict[str, float] = {}
+        detections = self._detections(seen, boxes, timing_ms)
         detected = time.perf_counter()
         hands, unresolved = [], []
         parts_ms = dict.fromkeys(self._reconstructor.timing_ms, 0.0)
+        if depth_m is not None:
+            parts_ms['surface'] = 0.0
         for detection in detections:
             try:
-                hand = self._reconstructor.reconstruct(image, camera, detection)
+                hand = self._reconstructor.reconstruct(seen, detection)
             except FrameError:  # landmarks that no hand can have: the other hands still count
                 hand = None
             if hand is None:
                 unresolved.append(detection)
-            else:
-                hands.append(hand)
-                for part, ms in self._reconstructor.timing_ms.items():
-                    parts_ms[part] += ms
+                continue
+            for part, ms in self._reconstructor.timing_ms.items():
+                parts_ms[part] += ms
+            if depth_m is not None:
+                reconstructed = time.perf_counter()
+                hand = self._on_surface(hand, detection, seen)
+                parts_ms['surface'] += 1e3 * (time.perf_counter() - reconstructed)
+            hands.append(hand)
         if boxes is None:
             hands.sort(key=lambda hand: -hand.score)
         end = time.perf_counter()
-        timing_ms = {
+        timing_ms |= {
             'detect': 1e3 * (detected - start),
             'reconstruct': 1e3 * (end - detected),
             'total': 1e3 * (end - start),
@@ -140,9 +175,64 @@ class HandMeshEstimator:
         }
         return Estimate(tuple(hands), tuple(unresolved), timing_ms)
 
+    def _observed(
+        self,
+        image: np.ndarray | None,
+        camera: Camera | None,
+        mask: np.ndarray | None,
+        depth_m: np.ndarray | None,
+    ) -> Observation:
+        if self.method in MASK_METHODS and mask is None and depth_m is None:
+            raise FrameError(f'method {self.method} needs a mask or a depth image')
+        if self.method not in MASK_METHODS and image is None:
+            raise FrameError(f'method {self.method} needs an image')
+        if depth_m is not None and (camera is None or not camera.calibrated):
+            raise FrameError('depth needs a camera whose intrinsics are known')
+        image = None if image is None else checked_rgb(image)
+        if camera is None:
+            of_size = image if image is not None else mask
+            assert of_size is not None  # else there is depth, which comes with a camera
+            if of_size.ndim < 2 or not of_size.size:
+                raise FrameError(f'a mask is (H,W), got shape {of_size.shape}')
+            camera = Camera.from_fov(of_size.shape[1], of_size.shape[0])
+        return Observation(camera, image, mask, depth_m)
+
+    def _detections(
+        self, seen: Observation, boxes: Sequence[HandBox] | None, timing_ms: dict[str, float]
+    ) -> Sequence[Detection]:
+        if self.method not in MASK_METHODS:
+            assert self._detector is not None and seen.image is not None
+            return self._detector.detect(seen.image, boxes)
+        mask = seen.mask
+        if mask is None:
+            assert seen.depth_m is not None
+            start = time.perf_counter()
+            found = hand_masks(seen.depth_m, seen.camera, self._mask_settings, boxes)
+            timing_ms['segment'] = 1e3 * (time.perf_counter() - start)
+            mask = found.mask
+            if boxes is None:  # hands that touch in the mask are two where depth tells them apart
+                boxes = [HandBox(self._side, region.bbox_px) for region in found.regions]
+        return hands_in_mask(mask, boxes, self._side, self._max_hands)
+
+    def _on_surface(self, hand: Hand, detection: Detection, seen: Observation) -> Hand:
+        """The hand where its depth was measured; as it was where the depth says nothing of it."""
+        if hand.side not in self._surfaces:
+            self._surfaces[hand.side] = SurfaceFit(self.models[hand.side])
+        mask = detection.mask
+        if mask is None and seen.mask is not None:
+            (of_hand,) = hands_in_mask(seen.mask, [HandBox(hand.side, hand.bbox_px)])
+            mask = of_hand.mask
+        assert seen.depth_m is not None
+        try:
+            fitted = self._surfaces[hand.side].fitted(hand, seen.depth_m, mask, seen.camera)
+        except FrameError:
+            fitted = None
+        return fitted or hand
+
     def close(self) -> None:
         """Release the detector; the estimator cannot be used after."""
-        self._detector.close()
+        if self._detector is not None:
+            self._detector.close()
 
     def __enter__(self) -> HandMeshEstimator:
         return self

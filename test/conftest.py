@@ -57,3 +57,11 @@ def maskhand_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from maskhand_file import write_maskhand
 
     return write_maskhand(tmp_path_factory.mktemp('weights') / 'maskhand.safetensors')
+
+
+@pytest.fixture(scope='session')
+def mask2hand_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights for the method mask2hand, of a small network that has learned nothing."""
+    from mask2hand_file import write_mask2hand
+
+    return write_mask2hand(tmp_path_factory.mktemp('weights') / 'mask2hand.safetensors')

@@ -146,7 +146,7 @@ def test_missing_packages_are_told_with_the_remedies(missing, maskhand_weights):
 def test_the_default_method_is_the_learned_one(maskhand_weights):
     assert METHODS[0] == 'maskhand'
     models = {'right': load_hand_model(), 'left': load_hand_model(side='left')}
-    with pytest.raises(ConfigurationError, match='maskhand, fit'):
+    with pytest.raises(ConfigurationError, match='maskhand, mask2hand, fit'):
         make_reconstructor('magic', models)
 
 

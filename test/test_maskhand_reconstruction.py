@@ -18,6 +18,7 @@ from hand_mesh_ros.hand_model.mirroring import mirrored_axis_angles, mirrored_po
 from hand_mesh_ros.hand_model.model import HandModel, PosedHand
 from hand_mesh_ros.hand_model.rotations import axis_angles, rotation_matrices
 from hand_mesh_ros.inference.network import NetworkOutput
+from hand_mesh_ros.observation import Observation
 from hand_mesh_ros.reconstruction.maskhand import MaskHandReconstructor
 
 SIZE = 128
@@ -99,7 +100,7 @@ def reconstructed(
     if side == 'left':
         keypoints, vertices = mirrored_points(keypoints), mirrored_points(vertices)
     reconstructor = MaskHandReconstructor(MODELS, network, hand_length_m)
-    hand = reconstructor.reconstruct(picture(), camera, detection(side, keypoints, camera))
+    hand = reconstructor.reconstruct(Observation(camera, picture()), detection(side, keypoints, camera))
     assert hand is not None
     return hand, vertices, network
 
@@ -125,7 +126,7 @@ def test_a_detection_without_confidence_still_says_where_the_hand_is():
     truth = right_hand()
     network = KnowingNetwork(seen(view_of_hand(truth.keypoints, SIZE).R_crop_camera))
     doubtful = replace(detection('right', truth.keypoints, PINHOLE), score=0.0)
-    hand = MaskHandReconstructor(MODELS, network).reconstruct(picture(), PINHOLE, doubtful)
+    hand = MaskHandReconstructor(MODELS, network).reconstruct(Observation(PINHOLE, picture()), doubtful)
     assert hand is not None
     np.testing.assert_allclose(hand.vertices, truth.vertices, atol=2e-5)
 
@@ -136,10 +137,9 @@ def test_a_left_hand_is_the_mirror_image_of_a_right_one():
     mirrored_camera = replace(PINHOLE, cx=639 - PINHOLE.cx)
     network = KnowingNetwork(seen(view_of_hand(keypoints, SIZE).R_crop_camera))
     reconstructor = MaskHandReconstructor(MODELS, network)
-    right = reconstructor.reconstruct(image, PINHOLE, detection('right', keypoints, PINHOLE))
+    right = reconstructor.reconstruct(Observation(PINHOLE, image), detection('right', keypoints, PINHOLE))
     left = reconstructor.reconstruct(
-        np.ascontiguousarray(image[:, ::-1]),
-        mirrored_camera,
+        Observation(mirrored_camera, np.ascontiguousarray(image[:, ::-1])),
         detection('left', mirrored_points(keypoints), mirrored_camera),
     )
     assert right is not None and left is not None
@@ -175,7 +175,7 @@ def test_betas_of_another_model_are_not_taken_over():
     output = seen(view_of_hand(truth.keypoints, SIZE).R_crop_camera)
     network = KnowingNetwork(output, hand_model_hash='of another model')
     hand = MaskHandReconstructor(MODELS, network).reconstruct(
-        picture(), PINHOLE, detection('right', truth.keypoints, PINHOLE)
+        Observation(PINHOLE, picture()), detection('right', truth.keypoints, PINHOLE)
     )
     assert hand is not None and not hand.betas.any()
 
@@ -185,7 +185,7 @@ def test_the_time_of_the_network_is_told():
     network = KnowingNetwork(seen(view_of_hand(truth.keypoints, SIZE).R_crop_camera))
     reconstructor = MaskHandReconstructor(MODELS, network)
     assert reconstructor.timing_ms == {'network': 0.0}
-    reconstructor.reconstruct(picture(), PINHOLE, detection('right', truth.keypoints, PINHOLE))
+    reconstructor.reconstruct(Observation(PINHOLE, picture()), detection('right', truth.keypoints, PINHOLE))
     assert 0.0 < reconstructor.timing_ms['network'] < 1000.0
 
 
@@ -200,13 +200,15 @@ def test_what_no_hand_can_be_is_a_bad_frame():
     one_place = np.full((21, 2), 100.0, np.float32)
     for keypoints_px in (not_finite, one_place):
         with pytest.raises(FrameError, match='keypoint'):
-            reconstructor.reconstruct(picture(), PINHOLE, replace(good, keypoints_px=keypoints_px))
+            reconstructor.reconstruct(
+                Observation(PINHOLE, picture()), replace(good, keypoints_px=keypoints_px)
+            )
 
 
 def test_a_box_without_landmarks_gives_no_hand():
     network = KnowingNetwork(seen(np.eye(3)))
     box = Detection('right', 0.0, 0.0, np.array([100, 100, 200, 200], np.float32), None, None, None)
-    assert MaskHandReconstructor(MODELS, network).reconstruct(picture(), PINHOLE, box) is None
+    assert MaskHandReconstructor(MODELS, network).reconstruct(Observation(PINHOLE, picture()), box) is None
     assert not network.asked
 
 

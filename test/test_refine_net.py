@@ -22,13 +22,13 @@ from hand_mesh_ros.networks.refine_net import (
     RefineNet,
     RefineNetConfiguration,
     describe,
-    hard_silhouettes,
     load_refine_net,
     smooth_functions,
 )
 from hand_mesh_ros.networks.weights import save_weights
 from hand_mesh_ros.observation import Observation
 from hand_mesh_ros.reconstruction.mask2hand import Mask2HandReconstructor
+from hand_mesh_ros.rendering.masks import hard_silhouettes
 from hand_mesh_ros.rendering.zbuffer import rasterise
 from hand_mesh_ros.training.configuration import load_configuration
 from hand_mesh_ros.training.refine_net import (

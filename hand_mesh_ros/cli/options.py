@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hand_mesh_ros.estimator import HandMeshEstimator
 from hand_mesh_ros.inference.network import DEFAULT_STEPS, MAX_STEPS, MIN_STEPS
-from hand_mesh_ros.reconstruction import METHODS
+from hand_mesh_ros.reconstruction import METHODS, REFINEMENTS
 
 
 def add_estimator_options(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_estimator_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar='N',
-        help="of maskhand: PyTorch's (default: 1; 0: all cores)",
+        help="of the networks: PyTorch's (default: 1; 0: all cores)",
     )
     group.add_argument('--max-hands', type=int, default=2, metavar='N', help='default: %(default)s')
     group.add_argument(
@@ -38,6 +38,19 @@ def add_estimator_options(parser: argparse.ArgumentParser) -> None:
         metavar='S',
         help='detections below are left out (default: %(default)s)',
     )
+    group.add_argument(
+        '--side',
+        choices=('left', 'right'),
+        default='right',
+        help='of mask2hand: side of hands without a box, as a mask does not tell it (default: %(default)s)',
+    )
+    group.add_argument(
+        '--refinement',
+        choices=REFINEMENTS,
+        default=REFINEMENTS[0],
+        help='of mask2hand without depth: how a hand is made to fill its mask; vertices moves these alone, '
+        'which parameters then give no longer (default: %(default)s)',
+    )
 
 
 def add_method_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -46,13 +59,14 @@ def add_method_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup
         '--method',
         choices=METHODS,
         default=METHODS[0],
-        help='maskhand, a network, needs PyTorch; fit is the baseline without one (default: %(default)s)',
+        help='maskhand, a network, needs PyTorch; fit is the baseline without one; mask2hand, another '
+        'network, sees masks or depth images only (default: %(default)s)',
     )
     parser.add_argument(
         '--weights',
         type=Path,
         metavar='FILE',
-        help='of maskhand: what hand-mesh train wrote (default: the weights of the package)',
+        help='of the networks: what hand-mesh train wrote (default: the weights of the package)',
     )
 
 
@@ -84,6 +98,8 @@ def make_estimator(arguments: argparse.Namespace, *, streaming: bool) -> HandMes
         min_score=arguments.min_score,
         streaming=streaming,
         hand_length_m=arguments.hand_length,
+        side=arguments.side,
+        refinement=arguments.refinement,
     )
 
 

@@ -1,10 +1,9 @@
-"""``hand-mesh run``: images, folders and videos in; overlays, meshes and hands.jsonl out."""
+"""``hand-mesh run``: images, videos, masks, depth in; overlays, meshes and hands.jsonl out."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,13 +15,15 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from hand_mesh_ros.camera import DEFAULT_FOV_DEG, Camera
-from hand_mesh_ros.cli.options import add_estimator_options, camera_numbers, make_estimator
+from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.cli.cameras import CameraChoice, add_camera_options
+from hand_mesh_ros.cli.frames import Frames, Look
+from hand_mesh_ros.cli.options import add_estimator_options, make_estimator
 from hand_mesh_ros.detection.boxes import load_boxes
 from hand_mesh_ros.errors import CameraError, ConfigurationError, FileFormatError, FrameError
 from hand_mesh_ros.estimator import Estimate, HandMeshEstimator
 from hand_mesh_ros.hand import Side
-from hand_mesh_ros.keyed_files import KeyedFile, load_cameras
+from hand_mesh_ros.keyed_files import KeyedFile
 from hand_mesh_ros.records import dump_record, frame_record, run_record
 from hand_mesh_ros.rendering.meshes import MESH_SUFFIXES, write_mesh
 from hand_mesh_ros.rendering.overlay import draw_hands
@@ -32,9 +33,7 @@ from hand_mesh_ros.sources import (
     frame_rate,
     is_utf8,
     is_video,
-    list_sources,
     missing_frames,
-    read_frames,
 )
 
 #: Endings of the files that a run writes into each folder of its output.
@@ -43,11 +42,20 @@ _WRITTEN_SUFFIXES = {'overlays': ('.jpg', '.mp4'), 'meshes': MESH_SUFFIXES}
 #: The end of the options' help that speaks of pixels.
 _PIXELS_HELP = 'in pixels of the image as its EXIF orientation turns it'
 
+#: Which file belongs to which image.
+_NAMES_HELP = "the image's base name, or clip_000012.png for frame 12 of clip.mp4"
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add ``run`` and its options."""
     parser = commands.add_parser('run', help='reconstruct the hands in images, folders and videos')
-    parser.add_argument('sources', nargs='+', type=Path, metavar='SOURCE', help='image, video or folder')
+    parser.add_argument(
+        'sources',
+        nargs='*',
+        type=Path,
+        metavar='SOURCE',
+        help='image, video or folder; may be left out with --method mask2hand, which looks at masks or depth',
+    )
     parser.add_argument(
         '--out',
         required=True,
@@ -55,28 +63,25 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar='DIR',
         help='folder for hands.jsonl, run.json, overlays/, meshes/; what an earlier run left is replaced',
     )
-    camera = parser.add_mutually_exclusive_group()
-    camera.add_argument(
-        '--camera', type=camera_numbers, metavar='FX,FY,CX,CY', help='intrinsics in pixels, of all images'
-    )
-    camera.add_argument(
-        '--cameras',
-        type=Path,
-        metavar='FILE',
-        help=f'JSON object: file name -> [fx, fy, cx, cy], {_PIXELS_HELP}',
-    )
-    parser.add_argument(
-        '--fov',
-        type=float,
-        default=DEFAULT_FOV_DEG,
-        metavar='DEG',
-        help='horizontal field of view guessed where no intrinsics are given (default: %(default)s)',
-    )
+    add_camera_options(parser, _PIXELS_HELP)
     parser.add_argument(
         '--boxes',
         type=Path,
         metavar='FILE',
         help=f'JSON object: file name -> list of {{"side", "bbox"}}, {_PIXELS_HELP}',
+    )
+    parser.add_argument(
+        '--masks',
+        type=Path,
+        metavar='DIR',
+        help=f'masks of the hands, white on black, one for each image: {_NAMES_HELP}',
+    )
+    parser.add_argument(
+        '--depth',
+        type=Path,
+        metavar='DIR',
+        help='depth images, pixel on pixel with the images, .png of 16-bit millimetres or .npy of metres; '
+        'hands are laid onto them, and become metric. Named as masks are',
     )
     parser.add_argument('--vertices', action='store_true', help='write the vertices to hands.jsonl too')
     parser.add_argument('--meshes', choices=('ply', 'glb'), help='write one mesh file a hand')
@@ -87,8 +92,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Returns 1 when a file could not be read, or not to its end, else 0."""
-    files = list_sources(arguments.sources, [arguments.out / name for name in _WRITTEN_SUFFIXES])
-    camera_of = _CameraChoice(arguments)
+    frames = Frames(arguments, [arguments.out / name for name in _WRITTEN_SUFFIXES])
+    files = frames.files
+    camera_of = CameraChoice(arguments)
     boxes = load_boxes(arguments.boxes) if arguments.boxes else None
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
@@ -100,15 +106,17 @@ def run(arguments: argparse.Namespace) -> int:
             # A video takes an estimator of its own, which remembers the frame before.
             estimator = make_estimator(arguments, streaming=True) if is_video(file) else still_estimator
             try:
-                for frame, decode_ms in _timed_frames(file):
-                    height, width = frame.image.shape[:2]
+                for look in frames.of(file):
+                    height, width = look.frame.image.shape[:2]
                     camera = camera_of(file, width, height)
                     here = None if boxes is None else boxes.get(file, [])
-                    estimate = estimator.estimate(frame.image, camera, here)
-                    writer.write(frame, camera, estimate, decode_ms, estimator.faces)
+                    estimate = estimator.estimate(
+                        look.frame.image, camera, here, mask=look.mask, depth_m=look.depth_m
+                    )
+                    writer.write(look, camera, estimate, estimator.faces)
                     _count(counts, camera, estimate)
                     progress.update()
-                _check_complete(frame)
+                _check_complete(look.frame)
             except (CameraError, FileFormatError, FrameError) as error:
                 counts['failed'] += 1
                 named = '' if isinstance(error, FileFormatError) else f'{file}: '
@@ -116,6 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
             if estimator is not still_estimator:
                 estimator.close()
     _report(counts, arguments)
+    frames.report()
     _report_missing(boxes, arguments.boxes, files)
     _report_missing(camera_of.by_file, arguments.cameras, files)
     return 1 if counts['failed'] else 0
@@ -164,26 +173,6 @@ def _report_missing(keyed: KeyedFile[Any] | None, path: Path, files: list[Path])
         print(f'{missing} files have no entry in {path}')
 
 
-class _CameraChoice:
-    """Which camera took a file: of --cameras, else --camera, else guessed from --fov."""
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self._numbers: tuple[float, ...] | None = arguments.camera
-        self.by_file = load_cameras(arguments.cameras) if arguments.cameras else None
-        self._fov_deg: float = arguments.fov
-        # Bad numbers are told before any work.
-        Camera.from_fov(640, 480, self._fov_deg)
-        if self._numbers is not None:
-            Camera(640, 480, *self._numbers)
-
-    def __call__(self, file: Path, width: int, height: int) -> Camera:
-        numbers = self._numbers if self.by_file is None else self.by_file.get(file)
-        if numbers is None:
-            return Camera.from_fov(width, height, self._fov_deg)
-        fx, fy, cx, cy = numbers
-        return Camera(width, height, fx, fy, cx, cy)
-
-
 class _Writer:
     """The output folder: run.json, hands.jsonl, overlays/ and meshes/."""
 
@@ -229,16 +218,9 @@ class _Writer:
             for path in left:
                 path.unlink()
 
-    def write(
-        self,
-        frame: Frame,
-        camera: Camera,
-        estimate: Estimate,
-        decode_ms: float,
-        faces: dict[Side, np.ndarray],
-    ) -> None:
+    def write(self, look: Look, camera: Camera, estimate: Estimate, faces: dict[Side, np.ndarray]) -> None:
         """Write all of one frame."""
-        timing_ms = {'decode': decode_ms, **estimate.timing_ms}
+        frame, timing_ms = look.frame, {'decode': look.read_ms, **estimate.timing_ms}
         record = dump_record(frame_record(frame, camera, estimate, timing_ms, self._vertices))
         overlay = draw_hands(frame.image, estimate.hands, faces, camera) if self._overlays else None
         name = self._names[frame.source]
@@ -283,17 +265,6 @@ def _told_if_unwritable(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigurationError(f'{error.filename or out}: cannot be written: {error.strerror}') from error
-
-
-def _timed_frames(file: Path) -> Iterator[tuple[Frame, float]]:
-    """Frames of a file, each with the milliseconds that reading it took."""
-    frames = read_frames(file)
-    while True:
-        start = time.perf_counter()
-        frame = next(frames, None)
-        if frame is None:
-            return
-        yield frame, 1e3 * (time.perf_counter() - start)
 
 
 def _output_names(files: list[Path]) -> dict[Path, str]:

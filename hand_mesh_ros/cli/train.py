@@ -21,6 +21,18 @@ _NETWORKS = {
         'MaskHandTrainingConfiguration',
         'train_maskhand',
     ),
+    'mask2hand': (
+        'Mask2Hand, on silhouettes',
+        'mask2hand',
+        'Mask2HandTrainingConfiguration',
+        'train_mask2hand',
+    ),
+    'mask2hand-refinement': (
+        'what moves the vertices of its hands, on a trained Mask2Hand',
+        'refine_net',
+        'RefineNetTrainingConfiguration',
+        'train_refine_net',
+    ),
 }
 
 
@@ -28,14 +40,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add ``train``, its networks and their options."""
     parser = commands.add_parser('train', help='train a network (under torchrun: on several GPUs)')
     networks = parser.add_subparsers(metavar='NETWORK', required=True)
-    for name, (what, module, *_) in _NETWORKS.items():
+    for name, (what, *_) in _NETWORKS.items():
         network = networks.add_parser(name, help=what)
         network.add_argument(
             '--config',
             type=Path,
             required=True,
             metavar='FILE',
-            help=f'YAML, such as config/training/{module}.yaml',
+            help=f'YAML, such as config/training/{name.replace("-", "_")}.yaml',
         )
         network.add_argument(
             '--out',

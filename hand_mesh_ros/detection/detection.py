@@ -40,6 +40,7 @@ class Detection:
     keypoints_px: np.ndarray | None  #: (21,2) float32 pixels, 21-keypoint order; None if not sought or found
     keypoints_depth: np.ndarray | None  #: (21,) float32: depth from the wrist, in pixels (MediaPipe's z)
     landmarks_world: np.ndarray | None  #: (21,3) float32 metres, camera-aligned axes, origin about the palm
+    mask: np.ndarray | None = None  #: (H,W) bool: the pixels of this hand, where masks are what is looked at
 
 
 class Detector(Protocol):
@@ -60,3 +61,9 @@ class Detector(Protocol):
     def close(self) -> None:
         """Release what the detector holds; it cannot be used after."""
         ...
+
+
+def box_iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes x0, y0, x1, y1."""
+    shared = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0.0, None).prod()
+    return float(shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared))

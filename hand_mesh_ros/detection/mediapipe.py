@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from hand_mesh_ros.crops import Square, crop_square, upright_turn
-from hand_mesh_ros.detection.detection import Detection, HandBox
+from hand_mesh_ros.detection.detection import Detection, HandBox, box_iou
 from hand_mesh_ros.detection.mediapipe_networks import (
     LANDMARK_CROP_PX,
     PALM_CROP_PX,
@@ -177,7 +177,7 @@ class MediaPipeDetector:
             # The first reading tells which way the hand is turned, the second is read with it upright.
             first = self._read(image, _box_square(box, turn))
             reading = self._read(image, _square_of(first))
-            if reading.presence < self._min_score or _iou(_bbox(reading), box.bbox_px) < _MIN_BOX_IOU:
+            if reading.presence < self._min_score or box_iou(_bbox(reading), box.bbox_px) < _MIN_BOX_IOU:
                 continue
             if best is None or _agreement(reading, box) > _agreement(best, box):
                 best = reading
@@ -243,18 +243,12 @@ def _bbox(hand: Reading) -> np.ndarray:
     return np.concatenate([low - margin, high + margin])
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes x0, y0, x1, y1."""
-    shared = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0.0, None).prod()
-    return float(shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared))
-
-
 def _side_score(hand: Reading, box: HandBox) -> float:
     return hand.side_score if hand.side == box.side else 1.0 - hand.side_score
 
 
 def _agreement(hand: Reading, box: HandBox) -> float:
-    return hand.presence * _iou(_bbox(hand), box.bbox_px) * _side_score(hand, box)
+    return hand.presence * box_iou(_bbox(hand), box.bbox_px) * _side_score(hand, box)
 
 
 def _detection(hand: Reading, side: Side, side_score: float, bbox_px: np.ndarray) -> Detection:

@@ -35,3 +35,53 @@ class HandNetwork(Protocol):
     def infer(self, image: np.ndarray, cues: Cues) -> NetworkOutput:
         """The right hand in a crop (S,S,3) uint8 RGB."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class SilhouetteHand:
+    """A right hand that a mask may be of, in the camera of the mask's crop. Float64."""
+
+    global_orient: np.ndarray  #: (3,) radians, axis-angle
+    hand_pose: np.ndarray  #: (45,) radians, axis-angle, the model's mean pose included
+    betas: np.ndarray  #: (10,) of the hand model that the network learned
+    wrist: np.ndarray  #: (3,) metres, where the wrist keypoint is
+    confidence: np.ndarray  #: (21,) of each keypoint, 0..1
+    score: float  #: probability that of all hands that are told of this mask it is the nearest one
+
+
+class SilhouetteNetwork(Protocol):
+    """A network of silhouettes with its weights, loaded and ready. Not thread-safe."""
+
+    backend: str  #: what runs it, e.g. "torch"
+    image_size: int  #: S, side of the crops in pixels
+    weights_hash: str  #: SHA-256 of the file of weights, hexadecimal
+    hand_model_hash: str  #: SHA-256 of the hand model that ``SilhouetteHand.betas`` are of; empty if unknown
+
+    def infer(self, crop: np.ndarray, half_side: float) -> tuple[SilhouetteHand, ...]:
+        """The right hands that a crop (S,S) uint8 may show, 255 for hand, by falling score.
+
+        :param half_side: focal length of the crop's camera over half the crop's side.
+        """
+        ...
+
+
+class SilhouetteRefinement(Protocol):
+    """A network that moves the vertices of such hands, loaded and ready. Not thread-safe."""
+
+    backend: str  #: what runs it, e.g. "torch"
+    image_size: int  #: S, side of the crops in pixels
+    weights_hash: str  #: SHA-256 of the file of weights, hexadecimal
+    hand_model_hash: str  #: SHA-256 of the hand model whose vertices it learned to move
+
+    def refined(
+        self, crop: np.ndarray, half_side: float, vertices: np.ndarray, faces: np.ndarray
+    ) -> np.ndarray:
+        """The vertices (V,3) float64 of a right hand, metres in the crop's camera, none more than 50 mm from
+        where it was, so that their silhouette fits the mask better. No parameters of the model give them.
+
+        :param crop: (S,S) uint8, 255 for hand.
+        :param half_side: focal length of the crop's camera over half the crop's side.
+        :param vertices: (V,3) metres, in the crop's camera.
+        :param faces: (F,3) of the hand model.
+        """
+        ...

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +9,11 @@ import torch
 from torch import Tensor
 
 from hand_mesh_ros.cues import Cues
-from hand_mesh_ros.errors import FileFormatError
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.hand_model.layer import HandLayer
 from hand_mesh_ros.hand_model.rotations import axis_angles
 from hand_mesh_ros.inference.network import NetworkOutput
+from hand_mesh_ros.inference.weights_file import LoadedFile
 from hand_mesh_ros.networks.maskhand import load_maskhand
 from hand_mesh_ros.networks.prediction import predict
 from hand_mesh_ros.networks.skeleton_graph import HandCues
@@ -42,15 +40,9 @@ class TorchHandNetwork:
         self._layer = HandLayer(load_hand_model())
         self._steps, self._use_image = steps, use_image
         self.image_size = self._network.configuration.image_size
-        self.weights_hash = hashlib.sha256(weights.read_bytes()).hexdigest()
-        try:
-            calibration = description['calibration']
-            self._offset, self._slope = float(calibration['offset']), float(calibration['slope'])
-            if not math.isfinite(self._offset + self._slope):  # JSON's NaN would come out as confidence
-                raise ValueError(f'calibration is {calibration}')
-            self.hand_model_hash = str(description['hand_model']['sha256'])
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f'{weights}: its description cannot be used: {error!r}') from error
+        file = LoadedFile(weights, description)
+        self._offset, self._slope = file.calibration
+        self.hand_model_hash, self.weights_hash = file.hand_model_hash, file.sha256
 
     @torch.inference_mode()
     def infer(self, image: np.ndarray, cues: Cues) -> NetworkOutput:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from hand_mesh_ros.errors import FileFormatError
-from hand_mesh_ros.networks.refine_net import hard_silhouettes, load_refine_net
+from hand_mesh_ros.networks.refine_net import load_refine_net
+from hand_mesh_ros.rendering.masks import hard_silhouettes
 
 
 class TorchSilhouetteRefinement:

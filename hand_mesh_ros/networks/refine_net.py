@@ -17,12 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
-from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
 from hand_mesh_ros.networks.encoder import import_timm
 from hand_mesh_ros.networks.lifter import ResidualBlock
 from hand_mesh_ros.networks.weights import load_weights
-from hand_mesh_ros.rendering.zbuffer import rasterise
 
 #: What a file of weights calls this network.
 NETWORK_NAME = 'mask2hand-refinement'
@@ -139,23 +137,6 @@ def smooth_functions(faces: np.ndarray, vertices: int, count: int) -> np.ndarray
     neighbours[ends[:, 0], ends[:, 1]] = neighbours[ends[:, 1], ends[:, 0]] = 1.0
     _, functions = np.linalg.eigh(np.diag(neighbours.sum(axis=1)) - neighbours)
     return functions.T[:count] * np.sqrt(vertices)
-
-
-def hard_silhouettes(
-    vertices: np.ndarray, faces: np.ndarray, half_sides: np.ndarray, size: int
-) -> np.ndarray:
-    """Which pixels (B,S,S) bool of crops of side ``size`` hands cover.
-
-    :param vertices: (B,V,3) metres, in the crops' cameras.
-    :param faces: (F,3).
-    :param half_sides: (B,) focal lengths of those over half the side.
-    """
-    drawn = np.zeros((len(vertices), size, size), bool)
-    middle = (size - 1) / 2
-    for row, (points, half_side) in enumerate(zip(vertices, half_sides, strict=True)):
-        focal = float(half_side) * size / 2
-        drawn[row] = rasterise(points, faces, Camera(size, size, focal, focal, middle, middle)).mask
-    return drawn
 
 
 def describe(network: RefineNet, hand_model: dict[str, str]) -> dict[str, Any]:

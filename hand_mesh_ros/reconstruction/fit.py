@@ -9,6 +9,7 @@ from hand_mesh_ros.detection.detection import Detection
 from hand_mesh_ros.hand import Hand, Side
 from hand_mesh_ros.hand_model.fitting import HandFit, fit_hand, joint_confidence
 from hand_mesh_ros.hand_model.model import HandModel
+from hand_mesh_ros.observation import Observation
 from hand_mesh_ros.placement import scale_source
 from hand_mesh_ros.reconstruction.assembly import assemble_hand
 
@@ -45,8 +46,9 @@ class FitReconstructor:
             betas=self._betas[detection.side],
         )
 
-    def reconstruct(self, image: np.ndarray, camera: Camera, detection: Detection) -> Hand | None:
+    def reconstruct(self, observation: Observation, detection: Detection) -> Hand | None:
         """See :class:`Reconstructor`. Raises FrameError for landmarks that no hand can have."""
+        camera = observation.camera
         fit = self.fit(camera, detection)
         if fit is None:
             return None

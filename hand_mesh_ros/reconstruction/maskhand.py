@@ -20,9 +20,11 @@ from hand_mesh_ros.hand_model.mirroring import mirrored_axis_angles, mirrored_po
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.hand_model.rotations import axis_angles, rotation_matrices
 from hand_mesh_ros.inference.network import HandNetwork, NetworkOutput
+from hand_mesh_ros.observation import Observation
 from hand_mesh_ros.placement import place, scale_source
 from hand_mesh_ros.reconstruction.adjustment import Adjuster
 from hand_mesh_ros.reconstruction.assembly import assemble_hand
+from hand_mesh_ros.reconstruction.learned_shape import LearnedShape
 
 #: Pixels; keypoints closer together than this are no hand.
 _SMALLEST_PX = 1.0
@@ -45,9 +47,6 @@ class MaskHandReconstructor:
     ) -> None:
         """``hand_length_m``: wrist to tip of the middle finger, hand flat; None for the model's mean hand.
 
-        No picture tells how large a hand is, so that the length is never the network's. Its betas count
-        only when ``models`` are what it learned: to another model they mean another hand.
-
         Raises ConfigurationError when the model cannot take that length.
         """
         self.backend, self.weights_hash = network.backend, network.weights_hash
@@ -55,22 +54,18 @@ class MaskHandReconstructor:
         self._models, self._network = models, network
         self._adjusters = {side: Adjuster(model) for side, model in models.items()}
         self._length_given = hand_length_m is not None
-        model = models['right']
-        self._knows_shape = model.sha256 == network.hand_model_hash
-        self._betas = np.zeros(10) if hand_length_m is None else model.betas_for_length(hand_length_m)
-        # Length is so nearly linear in betas that one direction serves all of them
-        longer = model.betas_for_length(1.01 * model.hand_length(np.zeros(10)))
-        self._lengthening = longer / np.linalg.norm(longer)
+        self._shape = LearnedShape(models['right'], network.hand_model_hash, hand_length_m)
 
-    def reconstruct(self, image: np.ndarray, camera: Camera, detection: Detection) -> Hand | None:
+    def reconstruct(self, observation: Observation, detection: Detection) -> Hand | None:
         """See :class:`Reconstructor`. Raises FrameError for landmarks that no hand can have.
 
-        None for a detection without landmarks: which way is up, and so how the hand is turned, the network
-        cannot tell well from a picture alone. ``timing_ms`` then holds ``network``, from the crop to the
-        vertices.
+        None without an image, and for a detection without landmarks: which way is up, and so how the hand is
+        turned, the network cannot tell well from a picture alone. ``timing_ms`` then holds ``network``, from
+        the crop to the vertices.
         """
-        if detection.keypoints_px is None:
+        if detection.keypoints_px is None or observation.image is None:
             return None
+        image, camera = observation.image, observation.camera
         view = self._view(camera, detection.keypoints_px)
         crop, cues = crop_image(image, camera, view), detected_cues(detection, camera, view)
         start = time.perf_counter()
@@ -105,7 +100,7 @@ class MaskHandReconstructor:
         detection: Detection,
         keypoints_px: np.ndarray,
     ) -> Hand:
-        model, betas = self._models[detection.side], self._shape(output.betas)
+        model, betas = self._models[detection.side], self._shape.betas(output.betas)
         orientation = view.R_crop_camera.T @ rotation_matrices(output.global_orient)
         keypoints = model.posed(axis_angles(orientation), output.hand_pose, betas, np.zeros(3)).keypoints
         start = HandState(orientation, output.hand_pose, betas, place(keypoints, keypoints_px, camera))
@@ -121,12 +116,6 @@ class MaskHandReconstructor:
             confidence=output.confidence,
             scale=scale_source(camera, self._length_given),
         )
-
-    def _shape(self, betas: np.ndarray) -> np.ndarray:
-        """Betas (10,) with the proportions of the network's and the length that is asked for."""
-        if not self._knows_shape:
-            return self._betas
-        return self._betas + betas - (betas @ self._lengthening) * self._lengthening
 
 
 def _mirrored_cues(cues: Cues) -> Cues:

@@ -1,4 +1,4 @@
-"""How well hands' silhouettes and masks cover each other."""
+"""How well hands' silhouettes and masks cover each other, in torch: for evaluation in training."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hand_mesh_ros.camera import Camera
-from hand_mesh_ros.rendering.zbuffer import rasterise
+from hand_mesh_ros.rendering.masks import hard_silhouettes
 
 
 def overlaps(vertices: Tensor, faces: np.ndarray, masks: Tensor, half_sides: Tensor) -> Tensor:
@@ -17,12 +16,8 @@ def overlaps(vertices: Tensor, faces: np.ndarray, masks: Tensor, half_sides: Ten
     :param masks: (B,1,S,S) uint8; a pixel counts from the middle of its range.
     :param half_sides: (B,) focal lengths of the crops' cameras over half the side.
     """
-    size = masks.shape[-1]
-    wanted, middle = (masks[:, 0] > 127).cpu().numpy(), (size - 1) / 2
-    result = np.zeros(len(wanted), np.float32)
-    hands = zip(vertices.double().cpu().numpy(), half_sides.double().cpu().numpy(), strict=True)
-    for row, (points, half_side) in enumerate(hands):
-        focal = float(half_side) * size / 2
-        seen = rasterise(points, faces, Camera(size, size, focal, focal, middle, middle)).mask
-        result[row] = (seen & wanted[row]).sum() / max(1, (seen | wanted[row]).sum())
-    return torch.from_numpy(result)
+    wanted = (masks[:, 0] > 127).cpu().numpy()
+    points, focal = vertices.double().cpu().numpy(), half_sides.double().cpu().numpy()
+    seen = hard_silhouettes(points, faces, focal, masks.shape[-1])
+    both, either = ((seen & wanted).sum(axis=(1, 2)), (seen | wanted).sum(axis=(1, 2)))
+    return torch.from_numpy((both / np.maximum(either, 1)).astype(np.float32))

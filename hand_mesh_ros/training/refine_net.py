@@ -16,7 +16,8 @@ from hand_mesh_ros.errors import ConfigurationError
 from hand_mesh_ros.hand_model.layer import HandLayer
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.networks.mask2hand import MASK2HAND_PATH, load_mask2hand, posed_hands
-from hand_mesh_ros.networks.refine_net import RefineNet, RefineNetConfiguration, describe, hard_silhouettes
+from hand_mesh_ros.networks.refine_net import RefineNet, RefineNetConfiguration, describe
+from hand_mesh_ros.rendering.masks import hard_silhouettes
 from hand_mesh_ros.training.configuration import LoopConfiguration, require
 from hand_mesh_ros.training.hand_errors import aligned_errors, posed
 from hand_mesh_ros.training.loop import Training
