@@ -6,15 +6,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mask2hand_file import write_mask2hand
+from maskhand_file import UPRIGHT
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.datasets.annotated import AnnotatedHand
 from hand_mesh_ros.detection.detection import Detection
+from hand_mesh_ros.errors import FileFormatError
 from hand_mesh_ros.evaluation.comparison import compare, match
 from hand_mesh_ros.evaluation.scores import UNKNOWN, Score, found_everywhere, reliability_of, summarise
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.reconstruction import make_reconstructor
+from hand_mesh_ros.rendering.zbuffer import rasterise
 
+MODELS = {side: load_hand_model(side=side) for side in ('right', 'left')}
+FACES = {side: model.faces for side, model in MODELS.items()}
 SHAPE = np.random.default_rng(0).uniform(0.0, 100.0, (21, 2))
 
 
@@ -77,7 +83,7 @@ class Seeing:
 @pytest.mark.parametrize('same_vertices', [True, False])
 def test_every_method_is_measured_on_the_same_detection(tmp_path, same_vertices):
     cv2.imwrite(str(tmp_path / 'image.png'), np.zeros((240, 320, 3), np.uint8))
-    model = load_hand_model()
+    model = MODELS['right']
     posed = model.posed(np.full(3, 1.2), model.hands_mean, np.zeros(10), np.array([0.05, 0.0, 0.5]))
     intrinsics = (300.0, 300.0, 160.0, 120.0)
     camera, everywhere = Camera(320, 240, *intrinsics), np.ones(21, bool)
@@ -86,8 +92,8 @@ def test_every_method_is_measured_on_the_same_detection(tmp_path, same_vertices)
     hand = replace(hand, vertices=posed.vertices)
     missed = replace(hand, id='b', keypoints_2d=pixels - 500.0)
     seen = replace(detected(0.0), keypoints_px=pixels, landmarks_world=posed.keypoints)
-    methods = {'fit': make_reconstructor('fit', {'right': model, 'left': model.mirrored()})}
-    found, lost = compare([hand, missed], Seeing([seen]), methods, same_vertices=same_vertices)
+    methods = {'fit': make_reconstructor('fit', MODELS)}
+    found, lost = compare([hand, missed], Seeing([seen]), methods, FACES, same_vertices=same_vertices)
     detector, fit = found.scores
     assert (detector.method, fit.method, fit.found, fit.side_correct) == ('mediapipe', 'fit', True, True)
     assert detector.measures['pa_mpjpe_mm'] < 0.01 and 'mpjpe_mm' not in detector.measures
@@ -96,6 +102,52 @@ def test_every_method_is_measured_on_the_same_detection(tmp_path, same_vertices)
     assert fit.measures['f_15_by_joints'] > 0.9 and fit.measures['pck_2d_10'] == 1.0
     assert [pair.method for pair in found.pairs()] == ['mediapipe', 'fit']
     assert [score.found for score in lost.scores] == [False, False] and not lost.pairs()
+
+
+@pytest.fixture(scope='module')
+def mask2hand(tmp_path_factory):
+    weights = write_mask2hand(tmp_path_factory.mktemp('weights') / 'mask2hand.safetensors')
+    return make_reconstructor('mask2hand', MODELS, weights=weights)
+
+
+def masked(folder, shape=(240, 320)):
+    """A hand of which only the mask is annotated."""
+    cv2.imwrite(str(folder / 'image.png'), np.zeros((240, 320, 3), np.uint8))
+    posed = MODELS['left'].posed(UPRIGHT, np.zeros(45), np.zeros(10), np.array([0.0, 0.0, 0.5]))
+    camera = Camera(320, 240, 300.0, 300.0, 160.0, 120.0)
+    mask = rasterise(posed.vertices, FACES['left'], camera).mask
+    cv2.imwrite(str(folder / 'mask.png'), mask[: shape[0], : shape[1]] * np.uint8(255))
+    everywhere, path = np.ones(21, bool), folder / 'image.png'
+    hand = AnnotatedHand('a', 'set', path, 'left', (300.0, 300.0, 160.0, 120.0), None, None, everywhere)
+    return replace(hand, mask=folder / 'mask.png'), mask, camera.project(posed.keypoints), posed.keypoints
+
+
+def test_where_a_mask_is_annotated_every_silhouette_is_compared_with_it(tmp_path, mask2hand):
+    hand, mask, pixels, keypoints = masked(tmp_path)
+    seen = Detection('left', 1.0, 1.0, np.zeros(4, np.float32), pixels, None, keypoints)
+    methods = {'fit': make_reconstructor('fit', MODELS), 'mask2hand': mask2hand}
+    with_mask, without = compare([hand, replace(hand, mask=None)], Seeing([seen]), methods, FACES)
+    assert (with_mask.mask == mask).all()
+    detector, fit, of_mask = with_mask.scores
+    assert 'iou' not in detector.measures and fit.measures['iou'] > 0.7
+    assert of_mask.found and 0.3 < of_mask.measures['iou'] <= 1.0
+    assert (fit.side_correct, of_mask.side_correct) == (True, None)  # which was told
+    assert with_mask.hands['mask2hand'].side == 'left'
+    assert [score.method for score in without.scores] == ['mediapipe', 'fit']
+    assert without.hands['mask2hand'] is None and without.mask is None
+
+
+def test_a_mask_is_enough_where_the_detector_sees_nothing(tmp_path, mask2hand):
+    hand, *_ = masked(tmp_path)
+    methods = {'fit': make_reconstructor('fit', MODELS), 'mask2hand': mask2hand}
+    (compared,) = compare([hand], Seeing([]), methods, FACES)
+    assert [score.found for score in compared.scores] == [False, False, True]
+
+
+def test_a_mask_of_another_size_than_its_image_is_refused(tmp_path, mask2hand):
+    hand, *_ = masked(tmp_path, shape=(200, 320))
+    with pytest.raises(FileFormatError, match='mask.png: is 320x200, its image 320x240'):
+        next(compare([hand], Seeing([]), {'mask2hand': mask2hand}, FACES))
 
 
 def score(id_, method, side_correct, error):
@@ -110,6 +162,21 @@ def test_means_are_over_the_hands_that_every_method_found():
     first, second = summarise(scores, ['a', 'b'])
     assert (first['pa_mpjpe_mm'], second['pa_mpjpe_mm']) == (4.0, 5.0)
     assert (first['found'], second['found'], first['compared'], first['n']) == (2, 1, 1, 2)
+
+
+def test_a_method_that_lacks_what_it_looks_at_keeps_no_hand_from_being_compared():
+    scores = [score(id_, method, True, 4.0) for id_ in 'ab' for method in ('fit', 'mask2hand')]
+    scores += [replace(score(id_, 'fit', True, 8.0), dataset='no masks') for id_ in 'cd']
+    scores.append(score('e', 'fit', True, 9.0))  # of the first data set, without a mask
+    rows = summarise(scores, ['fit', 'mask2hand'])
+    assert [
+        (row['dataset'], row['method'], row['n'], row['compared'], row['pa_mpjpe_mm']) for row in rows
+    ] == [
+        ('set', 'fit', 3, 2, 4.0),
+        ('set', 'mask2hand', 2, 2, 4.0),
+        ('no masks', 'fit', 2, 2, 8.0),
+        ('all', 'fit', 5, 4, 6.0),
+    ]
 
 
 def test_hands_of_several_data_sets_are_the_same_by_their_ids():

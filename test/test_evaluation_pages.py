@@ -1,6 +1,7 @@
 """Pictures of the worst hands."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from hand_mesh_ros.evaluation.comparison import ComparedHand
 from hand_mesh_ros.evaluation.pages import WorstHands
 from hand_mesh_ros.evaluation.scores import UNKNOWN, Score
 from hand_mesh_ros.hand_model.files import load_hand_model
+from hand_mesh_ros.observation import Observation
 from hand_mesh_ros.reconstruction import make_reconstructor
 from hand_mesh_ros.rendering.overlay import SIDE_COLOURS
 
@@ -29,7 +31,9 @@ def compared(number, error, found=True):
     image = np.full((150, 200, 3), 128, np.uint8)
     box = np.concatenate([pixels.min(0), pixels.max(0)])
     detection = Detection('right', 1.0, 1.0, box, pixels, None, posed.keypoints) if found else None
-    hand = make_reconstructor('fit', MODELS).reconstruct(image, CAMERA, detection) if found else None
+    hand = None
+    if detection is not None:
+        hand = make_reconstructor('fit', MODELS).reconstruct(Observation(CAMERA, image), detection)
     sample = AnnotatedHand(
         f'<{number}>', 'set', Path('image.png'), 'right', None, posed.keypoints, pixels, np.ones(21, bool)
     )
@@ -92,6 +96,32 @@ def test_hands_without_a_truth_in_space_are_sorted_by_the_image(tmp_path):
     page = (tmp_path / 'index.html').read_text()
     assert re.findall(r'set &lt;(\d)&gt;', page) == ['1', '0']
     assert '20.0 %' in page
+
+
+def test_hands_of_which_only_a_mask_is_annotated_are_sorted_by_what_is_not_shared(tmp_path):
+    worst = WorstHands(9, FACES)
+    mask = np.zeros((150, 200), bool)
+    mask[40:80, 20:60] = True
+    for number, overlap in enumerate((0.9, 0.4, None)):
+        hand = compared(number, 0.0)
+        sample = replace(hand.sample, keypoints_2d=None, keypoints_3d=None)
+        hand = replace(hand, sample=sample, mask=mask, hands=hand.hands | {'mask2hand': None})
+        for score in hand.scores:
+            score.measures.clear()
+            if overlap is not None:
+                score.measures['iou'] = overlap
+        worst.add(hand)
+    worst.write(tmp_path)
+    page = (tmp_path / 'index.html').read_text()
+    assert re.findall(r'set &lt;(\d)&gt;', page) == ['1', '0']
+    assert 'IoU 0.40' in page and 'no mask' in page
+    sheet = cv2.imread(str(tmp_path / 'sheet_001.png'))
+    assert sheet.shape == (2 * 300, 4 * 256, 3)
+    # The square of 40 pixels in the middle of a panel of 1.7 times its side, but for its border
+    truth = sheet[44:300, :256]
+    white = np.argwhere((truth > 250).all(2))
+    assert abs(np.ptp(white, axis=0) - 256 / 1.7).max() < 5
+    assert abs(white.mean(0) - 128).max() < 5
 
 
 def test_no_hands_make_an_empty_page(tmp_path):

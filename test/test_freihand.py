@@ -39,6 +39,15 @@ def test_freihand_training_has_every_sample_before_four_backgrounds(tmp_path: Pa
         check(hand, HANDS[number % 2], SMALL)
 
 
+def test_masks_are_those_of_the_first_background(tmp_path: Path) -> None:
+    folder = write_freihand(tmp_path, 'training')
+    for name in ('00000001.jpg', '00000002.jpg'):
+        write_picture(folder / 'training' / 'mask' / name, None, SMALL)
+    hands = open_dataset(folder, 'training')
+    assert [hand.mask is not None for hand in hands] == [False, True, *[False] * 6]
+    assert hands[1].mask == folder / 'training/mask/00000001.jpg'
+
+
 @pytest.mark.parametrize('name', ['evaluation_K.json', 'evaluation_xyz.json', 'evaluation_verts.json'])
 @pytest.mark.parametrize(
     'content',

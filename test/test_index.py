@@ -17,6 +17,7 @@ SAMPLE = {
     'j3d': np.full((21, 3), 0.5).tolist(),
     'j2d': np.arange(42.0).reshape(21, 2).tolist(),
     'vis': [1] * 20 + [0],
+    'mask': 'masks/1.png',
 }
 
 
@@ -33,6 +34,7 @@ def test_every_field_is_read(tmp_path):
     assert hand.keypoints_3d.shape == (21, 3)
     assert hand.keypoints_2d[20].tolist() == [40.0, 41.0]
     assert hand.visible.sum() == 20
+    assert hand.mask == tmp_path / 'masks/1.png'
 
 
 def test_ground_truth_may_be_missing(tmp_path):
@@ -40,6 +42,7 @@ def test_ground_truth_may_be_missing(tmp_path):
         write(tmp_path / 'index.json', {'samples': [{'id': 'x', 'image': 'x.png', 'j3d': None}]})
     )
     assert hand.keypoints_3d is None and hand.keypoints_2d is None and hand.intrinsics is None
+    assert hand.mask is None
 
 
 def test_pixels_are_projected_where_they_are_missing(tmp_path):
@@ -59,6 +62,7 @@ def test_pixels_are_projected_where_they_are_missing(tmp_path):
         {'samples': [{'id': 'no image'}]},
         {'samples': [{**SAMPLE, 'j2d': [[None, 1.0]] + SAMPLE['j2d'][1:]}]},
         {'samples': [{**SAMPLE, 'side': 'both'}]},
+        {'samples': [{**SAMPLE, 'mask': 1}]},
     ],
 )
 def test_another_format_is_refused_with_its_path(tmp_path, document):

@@ -30,13 +30,14 @@ class AnnotatedHand:
     bbox_px: np.ndarray | None = (
         None  #: (4,) float64 x0, y0, x1, y1 in pixels, where the data set gives a box
     )
+    mask: Path | None = None  #: picture of the image's size, bright where this hand is
 
 
 def read_index(path: Path) -> list[AnnotatedHand]:
     """Read an ``index.json``: an object with ``samples``, each with ``id``, ``set``, ``image`` (relative
     to the file's folder), ``side``, ``K`` [fx, fy, cx, cy], ``j3d`` 21x3 metres, ``j2d`` 21x2 pixels,
-    ``vis`` 21; all but ``id`` and ``image`` may be null or missing. Pixels are projected where only
-    ``j3d`` and ``K`` are given.
+    ``vis`` 21, ``mask`` (relative likewise, of the image's size, bright where the hand is); all but ``id``
+    and ``image`` may be null or missing. Pixels are projected where only ``j3d`` and ``K`` are given.
 
     :raises FileFormatError: a file that is not of this form.
     """
@@ -67,6 +68,7 @@ def _read_sample(path: Path, number: int, sample: Any) -> AnnotatedHand:
             keypoints_3d=keypoints_3d,
             keypoints_2d=keypoints_2d,
             visible=np.ones(21, bool) if visible is None else visible > 0,
+            mask=None if sample.get('mask') is None else path.parent / sample['mask'],
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f'{path}: sample {number} is not of the index format: {error!r}') from error

@@ -1,7 +1,8 @@
 """FreiHAND version 2 (C. Zimmermann et al., ICCV 2019), as its two archives unpack into one folder.
 
 Read are, for a split, ``SPLIT_K.json`` (3x3 each), ``SPLIT_xyz.json`` (21x3), ``SPLIT_verts.json`` (778x3)
-and the images ``SPLIT/rgb/00000000.jpg`` and on. Everything there is in metres in the camera optical
+and the images ``SPLIT/rgb/00000000.jpg`` and on; where it is there, ``training/mask/00000000.jpg`` and on, a
+mask of the hand in each image of the first background. Everything there is in metres in the camera optical
 frame and in the 21-keypoint order already; the vertices are MANO's. Fingertips are the vertices 744,
 320, 443, 555, 672. All hands are right hands. ``SPLIT_scale.json``, a bone's length that is given to
 methods as a hint, is not read.
@@ -9,6 +10,7 @@ methods as a hint, is not read.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,19 +47,22 @@ def read_freihand(folder: Path, split: str = 'evaluation') -> list[AnnotatedHand
         )
     image_folder = folder / split / 'rgb'
     there = file_names(image_folder, remedy)
+    mask_folder = folder / split / 'mask'
+    masks = file_names(mask_folder, remedy) if mask_folder.is_dir() else set()
     hands = []
     for number in range(SPLIT_BACKGROUNDS[split] * len(cameras)):
         name = f'{number:08d}.jpg'
         if name not in there:
             raise FileFormatError(f'{image_folder / name}: missing; {remedy}')
         sample = number % len(cameras)
+        mask = mask_folder / name if sample == number and name in masks else None
         try:
             hand = _hand(
                 split, number, image_folder / name, cameras[sample], keypoints[sample], vertices[sample]
             )
         except ValueError as error:
             raise FileFormatError(f'{folder}: {split} sample {sample} has {error}; {remedy}') from error
-        hands.append(hand)
+        hands.append(replace(hand, mask=mask))
     return hands
 
 

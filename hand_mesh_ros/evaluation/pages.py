@@ -27,13 +27,16 @@ _SURROUNDINGS = 1.7
 
 _HANDS_OF_SHEET = 8
 _INK, _PAPER = (235, 235, 235), 24
+_BORDER = (255, 255, 255)
 
 _STYLE = 'body{font-family:sans-serif}td,th{padding:2px 10px;text-align:right}img{max-width:100%}'
 _LEGEND = (
     '<p>Numbers are the aligned joint error in mm; of hands without a truth in space, the error in the image '
-    'in % of the box. Pictures, from left to right: the true skeleton, then every method; blue meshes are '
-    'right hands, yellow ones left, and the number on them is the mean confidence. Fingers from thumb to '
-    'pinky: red, orange, green, blue, violet. A darkened picture: this method found no hand.</p>'
+    'in % of the box; of those of which only a mask is annotated, how far it and the mesh cover each other '
+    '(intersection over union, IoU). Pictures, from left to right: the true skeleton, then every method; '
+    'blue meshes are right hands, yellow ones left, and the number on them is the mean confidence. Fingers '
+    'from thumb to pinky: red, orange, green, blue, violet. A white line is the border of the annotated '
+    'mask. A darkened picture: this method found no hand, or had no mask to look at.</p>'
 )
 
 _T = TypeVar('_T')
@@ -62,9 +65,10 @@ class WorstHands:
         """Consider a hand. Its error is that of the first method beside the detector.
 
         That is the aligned joint error in millimetres; without a truth in space the error in the image in
-        hundredths of the hand's box.
+        hundredths of the hand's box; without one there either, what mask and mesh have not in common, in
+        hundredths of what either covers.
         """
-        self._methods = [score.method for score in compared.scores]
+        self._methods = [DETECTOR_ROW, *compared.hands]
         first = _first(compared.scores)
         error = _error(first)[0]
         if not first.found:
@@ -110,12 +114,13 @@ class WorstHands:
     def _entry(self, compared: ComparedHand) -> _Entry:
         sample, window = compared.sample, _Window.around(compared)
         image = window.cut(compared.image)
-        panels = [_titled(_truth(compared, image, window), 'truth')]
-        for score in compared.scores:
-            picture = self._panel(compared, score.method, image, window)
-            panels.append(_titled(picture, f'{score.method} {_error(score)[1]}'))
+        scores = {score.method: score for score in compared.scores}
+        errors = [_error(scores[name])[1] if name in scores else 'no mask' for name in self._methods]
+        panels = [_titled(window.outlined(_truth(compared, image, window), compared.mask), 'truth')]
+        for method, error in zip(self._methods, errors, strict=True):
+            picture = window.outlined(self._panel(compared, method, image, window), compared.mask)
+            panels.append(_titled(picture, f'{method} {error}'))
         strip = cv2.cvtColor(np.hstack(panels), cv2.COLOR_RGB2BGR)
-        errors = [_error(score)[1] for score in compared.scores]
         name = f'{sample.dataset} {sample.id}'
         return _Entry(name, sample.image.name, errors, cv2.imencode('.png', strip)[1])
 
@@ -144,6 +149,8 @@ class _Window:
         sample, points = compared.sample, None
         if sample.keypoints_2d is not None and sample.visible.any():
             points = sample.keypoints_2d[sample.visible]
+        elif compared.mask is not None and compared.mask.any():
+            points = np.argwhere(compared.mask)[:, ::-1]
         elif compared.detection is not None:
             points = compared.detection.keypoints_px
         elif sample.bbox_px is not None:
@@ -169,6 +176,14 @@ class _Window:
         )
         way = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR
         return cv2.warpAffine(image, matrix, (_PANEL, _PANEL), flags=way)
+
+    def outlined(self, panel: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        """A panel with the border of a mask (H,W) of the image, if there is one."""
+        if mask is None:
+            return panel
+        seen = self.cut(mask.astype(np.uint8) * 255) > 127
+        border, _ = cv2.findContours(seen.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        return cv2.drawContours(panel.copy(), border, -1, _BORDER, 1)
 
     def pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels (N,2) of the image, in the panel."""
@@ -204,8 +219,11 @@ def _error(score: Score) -> tuple[float, str]:
     if 'pa_mpjpe_mm' in score.measures:
         error = score.measures['pa_mpjpe_mm']
         return error, f'{error:.1f} mm'
-    error = 100.0 * score.measures.get('error_2d_box', float('nan'))
-    return error, f'{error:.1f} %' if np.isfinite(error) else ''
+    if 'error_2d_box' in score.measures:
+        error = 100.0 * score.measures['error_2d_box']
+        return error, f'{error:.1f} %' if np.isfinite(error) else ''
+    overlap = score.measures.get('iou', float('nan'))
+    return 100.0 * (1.0 - overlap), f'IoU {overlap:.2f}' if np.isfinite(overlap) else ''
 
 
 def _titled(panel: np.ndarray, title: str) -> np.ndarray:

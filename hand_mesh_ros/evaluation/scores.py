@@ -43,6 +43,8 @@ MEASURES = (
     'error_2d_box',  # over the larger side of the box around the true keypoints
     'pck_2d_10',  # share of keypoints within a tenth of that box
     'pck_2d_20',
+    'iou',  # of the hand's silhouette and the mask that is annotated, or that was given
+    'iou_true',  # and the true one, where that was not given
 )
 
 
@@ -142,14 +144,17 @@ def summarise(scores: list[Score], methods: Iterable[str]) -> list[dict[str, str
     """Means by data set and method, then over all; and what the confidences are worth.
 
     They are over the hands that every method found, so that none gains by failing on the hard ones:
-    ``compared`` of the ``n``. ``side_correct`` is of the ``side_known``, found or not. Columns that nothing
-    fills are left out.
+    ``compared`` of the ``n``. A method without any score in a data set, because what it looks at is not
+    there, has no row there nor over all, and keeps no hand there from being compared. ``side_correct`` is of
+    the ``side_known``, found or not. Columns that nothing fills are left out.
     """
     found_by_all = {(s.dataset, s.id) for s in _found_by_all(scores)}
     rows: list[dict[str, str | float]] = []
-    datasets = [*dict.fromkeys(score.dataset for score in scores)]
-    for dataset in [*datasets, 'all'] if len(datasets) > 1 else datasets:
-        for method in methods:
+    measured = _methods_of(scores)
+    if len(measured) > 1:
+        measured['all'] = set.intersection(*measured.values())
+    for dataset, there in measured.items():
+        for method in (name for name in methods if name in there):
             chosen = [s for s in scores if s.method == method and dataset in (s.dataset, 'all')]
             row: dict[str, str | float] = {'dataset': dataset, 'method': method, 'n': len(chosen)}
             row['found'] = sum(s.found for s in chosen)
@@ -184,8 +189,22 @@ def reliability_of(scores: list[Score], method: str) -> Reliability:
 
 
 def _found_by_all(scores: list[Score]) -> list[Score]:
+    """Of each data set the scores of those hands that every method found which has any score there."""
+    methods = _methods_of(scores)
     missed = {(s.dataset, s.id) for s in scores if not s.found}
-    return [s for s in scores if (s.dataset, s.id) not in missed]
+    tried: dict[tuple[str, str], set[str]] = {}
+    for score in scores:
+        tried.setdefault((score.dataset, score.id), set()).add(score.method)
+    complete = {hand for hand, names in tried.items() if names == methods[hand[0]]} - missed
+    return [s for s in scores if (s.dataset, s.id) in complete]
+
+
+def _methods_of(scores: list[Score]) -> dict[str, set[str]]:
+    """The methods that were measured, by data set."""
+    methods: dict[str, set[str]] = {}
+    for score in scores:
+        methods.setdefault(score.dataset, set()).add(score.method)
+    return methods
 
 
 def _means(scores: list[Score]) -> dict[str, float]:
