@@ -21,7 +21,6 @@ from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.networks.skeleton_graph import HandCues
 from hand_mesh_ros.training.processes import ProcessGroup
 
-
 Batch = TypeVar('Batch')
 
 
