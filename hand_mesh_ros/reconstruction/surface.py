@@ -169,33 +169,6 @@ class SurfaceFit:
         view = _view(hand, camera, None, mask)
         return 0.0 if view is None else _overlap(rasterise(hand.vertices, self._faces, view.camera), view)
 
-    def begun(self, hand: Hand, depth_m: np.ndarray, mask: np.ndarray | None, camera: Camera) -> Hand | None:
-        """What :meth:`fitted` begins with: ``hand`` at about its distance, of about its size, unbent."""
-        checked_images(camera, depth_m, mask)
-        view = _view(hand, camera, depth_m, mask)
-        start = None if view is None else self._placed(hand, view)
-        return None if start is None else self._changed(hand, camera, start, ScaleSource.DEPTH)
-
-    def misfit(
-        self, hand: Hand, depth_m: np.ndarray, mask: np.ndarray, camera: Camera, most_m: float
-    ) -> float:
-        """Mean distance in depth, metres, between ``hand`` and what was measured, over all pixels of either.
-
-        A pixel that only one of them has counts as ``most_m``, and none counts more. Raises FrameError for
-        images that are not of the camera's size.
-        """
-        checked_images(camera, depth_m, mask)
-        view = _view(hand, camera, depth_m, mask)
-        if view is None or view.mask is None:
-            return most_m
-        raster = rasterise(hand.vertices, self._faces, view.camera)
-        drawn = raster.mask & view.inside
-        both = drawn & view.mask
-        gaps = np.minimum(np.abs(raster.depth - view.depth_m), most_m)[both & (view.depth_m > 0.0)]
-        alone = np.count_nonzero(drawn ^ view.mask)
-        count = len(gaps) + alone
-        return float((gaps.sum() + most_m * alone) / count) if count else most_m
-
     def _placed(self, hand: Hand, view: SurfaceView) -> HandState | None:
         """The hand at its distance, at about its length, in the same place of the image."""
         given = self._model.hand_length(hand.betas)
