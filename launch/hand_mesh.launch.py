@@ -14,7 +14,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 #: Parameters of the node that are launch arguments, too.
-ARGUMENT_PARAMETERS = ('image_transport', 'method', 'tf_prefix')
+ARGUMENT_PARAMETERS = ('image_transport', 'method', 'side', 'tf_prefix')
 
 
 def in_share(*names):
@@ -37,6 +37,8 @@ def make_node(context):
         parameters=[LaunchConfiguration('params_file'), {**use_sim_time(), **given}],
         remappings=[
             ('image', LaunchConfiguration('image')),
+            ('mask', LaunchConfiguration('mask')),
+            ('depth', LaunchConfiguration('depth')),
             ('camera_info', LaunchConfiguration('camera_info')),
             ('hand_boxes', LaunchConfiguration('hand_boxes')),
         ],
@@ -80,6 +82,17 @@ def generate_launch_description():
             'are not metric.',
         ),
         DeclareLaunchArgument(
+            'mask',
+            default_value='mask',
+            description='Topic of the hand masks, which method:=mask2hand looks at instead of images.',
+        ),
+        DeclareLaunchArgument(
+            'depth',
+            default_value='depth',
+            description='Topic of depth images, registered to the images or masks; used with the parameter '
+            'use_depth.',
+        ),
+        DeclareLaunchArgument(
             'image_transport',
             default_value='',
             choices=['', 'raw', 'compressed'],
@@ -88,8 +101,14 @@ def generate_launch_description():
         DeclareLaunchArgument(
             'method',
             default_value='',
-            choices=['', 'maskhand', 'fit'],
+            choices=['', 'maskhand', 'mask2hand', 'fit'],
             description='How hands are reconstructed; fit needs no PyTorch. Empty for what params_file says.',
+        ),
+        DeclareLaunchArgument(
+            'side',
+            default_value='',
+            choices=['', 'right', 'left'],
+            description='Which hand masks are of, with method:=mask2hand. Empty for what params_file says.',
         ),
         DeclareLaunchArgument(
             'hand_boxes',

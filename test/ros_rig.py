@@ -16,6 +16,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -33,7 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 class Rig:
     """Publishes images as a camera driver would, and keeps what the node publishes, by stamp."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, node_name: str = 'hand_mesh') -> None:
+        """``node_name``: of the node whose diagnostics are kept."""
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = Node('rig', namespace=namespace, context=self.context)
@@ -41,6 +43,8 @@ class Rig:
         self.executor.add_node(self.node)
         self.image = self.node.create_publisher(Image, 'image', 5)
         self.jpeg = self.node.create_publisher(CompressedImage, 'image/compressed', 5)
+        self.mask = self.node.create_publisher(Image, 'mask', 5)
+        self.depth = self.node.create_publisher(Image, 'depth', 5)
         self.info = self.node.create_publisher(CameraInfo, 'camera_info', 5)
         self.boxes = self.node.create_publisher(HandBoxArray, 'hand_boxes', 5)
         self.hands: dict[Stamp, HandMeshArray] = {}
@@ -57,7 +61,7 @@ class Rig:
         self.node.create_subscription(TFMessage, '/tf', self._on_tf, 100)
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self._seconds = 0
-        self._node_name = f'{namespace}/hand_mesh'
+        self._node_name = f'{namespace}/{node_name}'
 
     def _on_hands(self, message: HandMeshArray) -> None:
         self.hands[message.header.stamp.sec, message.header.stamp.nanosec] = message
@@ -93,19 +97,31 @@ class Rig:
 
     def send(self, image: np.ndarray, camera: Camera | None = None, header: Header | None = None) -> Stamp:
         """Publish an image, and its camera if given; its stamp."""
+        return self.publish(self.image, message_from_rgb(image), camera, header)
+
+    def publish(
+        self,
+        publisher: Publisher,
+        message: Image,
+        camera: Camera | None = None,
+        header: Header | None = None,
+    ) -> Stamp:
+        """Publish a message under a header, and a camera if given; its stamp."""
         header = header or self.header()
         if camera is not None:
             info = info_from_camera(camera)
             info.header = header
             self.info.publish(info)
-        message = message_from_rgb(image)
         message.header = header
-        self.image.publish(message)
+        publisher.publish(message)
         return header.stamp.sec, header.stamp.nanosec
 
     def answer(self, image: np.ndarray, camera: Camera | None = None, seconds: float = 10.0) -> HandMeshArray:
         """Send an image and wait for its hands."""
-        stamp = self.send(image, camera)
+        return self.hands_of(self.send(image, camera), seconds)
+
+    def hands_of(self, stamp: Stamp, seconds: float = 10.0) -> HandMeshArray:
+        """Wait for the hands of a stamp."""
         assert self.wait(lambda: stamp in self.hands, seconds), (
             f'no hands within {seconds} s: {self.diagnostics}'
         )
@@ -118,14 +134,23 @@ class Rig:
 
 
 class NodeProcess(subprocess.Popen[bytes]):
-    """hand_mesh_node in a process."""
+    """A node in a process."""
 
     def __init__(
-        self, namespace: str, parameters: Sequence[str], environment: Mapping[str, str], log: Path
+        self,
+        namespace: str,
+        parameters: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        module: str = 'node',
     ) -> None:
-        command = [sys.executable, '-m', 'hand_mesh_ros.ros.node', '--ros-args', '-r', f'__ns:={namespace}']
-        # Most tests are about what is around the method. One given by parameters comes later, and counts.
-        for parameter in ('method:=fit', *parameters):
+        """``module``: of hand_mesh_ros.ros, with the node's main."""
+        command = [sys.executable, '-m', f'hand_mesh_ros.ros.{module}', '--ros-args']
+        command += ['-r', f'__ns:={namespace}']
+        if module == 'node':
+            # Most tests are about what is around the method. One given by parameters comes later, and counts.
+            parameters = ('method:=fit', *parameters)
+        for parameter in parameters:
             command += ['-p', parameter]
         self._log = log
         with open(log, 'wb') as stream:  # a pipe that nobody reads would stop the process
@@ -140,11 +165,14 @@ class NodeProcess(subprocess.Popen[bytes]):
 
 @contextmanager
 def node_process(
-    namespace: str, parameters: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    namespace: str,
+    parameters: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    module: str = 'node',
 ) -> Iterator[NodeProcess]:
     """A node's process, from its start; killed if the test has not ended it."""
     with tempfile.TemporaryDirectory() as folder:
-        process = NodeProcess(namespace, parameters, environment or {}, Path(folder, 'node.log'))
+        process = NodeProcess(namespace, parameters, environment or {}, Path(folder, 'node.log'), module)
         try:
             yield process
         finally:
@@ -161,19 +189,27 @@ def running_node(
         rig = Rig(namespace)
         try:
             compressed = 'image_transport:=compressed' in parameters
-            publisher = rig.jpeg if compressed else rig.image
-            ready = rig.wait(
-                lambda: (
-                    process.poll() is not None
-                    or (
-                        rig.model_infos
-                        and publisher.get_subscription_count()
-                        and rig.info.get_subscription_count()
-                    )
-                ),
-                60.0,
-            )
-            assert ready and process.poll() is None, process.output()
+            of_masks = 'method:=mask2hand' in parameters
+            publisher = rig.mask if of_masks else rig.jpeg if compressed else rig.image
+            await_start(rig, process, lambda: rig.model_infos and publisher.get_subscription_count())
             yield rig, process
         finally:
             rig.close()
+
+
+@contextmanager
+def running_mask_node(namespace: str, parameters: Sequence[str] = ()) -> Iterator[tuple[Rig, NodeProcess]]:
+    """A hand_mask_node that has loaded, and a rig that it listens to."""
+    with node_process(namespace, parameters, module='mask_node') as process:
+        rig = Rig(namespace, 'hand_mask')
+        try:
+            await_start(rig, process, rig.depth.get_subscription_count)
+            yield rig, process
+        finally:
+            rig.close()
+
+
+def await_start(rig: Rig, process: NodeProcess, is_ready: Callable[[], object]) -> None:
+    """Wait until a node listens."""
+    rig.wait(lambda: process.poll() is not None or (is_ready() and rig.info.get_subscription_count()), 60.0)
+    assert is_ready() and process.poll() is None, process.output()

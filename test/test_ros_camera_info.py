@@ -10,7 +10,7 @@ pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
 from hand_mesh_ros.camera import Camera
-from hand_mesh_ros.errors import CameraError
+from hand_mesh_ros.errors import CameraError, FrameError
 from hand_mesh_ros.ros.camera_info import camera_for_image, camera_from_info, info_from_camera
 
 K = [600.0, 0.0, 320.5, 0.0, 610.0, 240.25, 0.0, 0.0, 1.0]
@@ -101,3 +101,10 @@ def test_what_cannot_be_used_becomes_a_guess_with_a_reason(message, reason):
 def test_a_good_camera_info_is_no_guess():
     camera, problem = camera_for_image(info(), 640, 480, image_is_rectified=False, fov_deg=70.0)
     assert camera.calibrated and problem == ''
+
+
+def test_a_mask_must_have_the_size_of_its_camera_info():
+    with pytest.raises(FrameError, match='camera_info is of 640x480, the image of 640x240'):
+        camera_for_image(info(), 640, 240, image_is_rectified=False, fov_deg=70.0, must_fit=True)
+    _, problem = camera_for_image(None, 640, 240, image_is_rectified=False, fov_deg=70.0, must_fit=True)
+    assert problem == 'no camera_info came'

@@ -176,3 +176,54 @@ def test_smallest_images_are_read_or_refused(encoding, channels):
 def test_8k_passes():
     message = images.message_from_rgb(np.zeros((4320, 7680, 3), np.uint8))
     assert images.rgb_from_message(message).shape == (4320, 7680, 3)
+
+
+@pytest.mark.parametrize('padding', [0, 5])
+@pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
+@pytest.mark.parametrize('hand', [1, 200, 255])
+def test_masks_are_what_is_bright(encoding, padding, hand):
+    inside = RNG.random((HEIGHT, WIDTH)) < 0.5
+    pixels = np.where(inside, hand, 0).astype(np.uint8)
+    mask = images.mask_from_message(image_message(pixels, encoding, padding))
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(mask, inside)
+
+
+def test_a_grey_border_of_a_mask_is_cut_in_the_middle():
+    mask = images.mask_from_message(image_message(np.array([[0, 1, 127, 128, 255]], np.uint8), 'mono8'))
+    assert mask.tolist() == [[False, False, False, True, True]]
+
+
+def test_own_masks_and_depth_read_back():
+    inside = RNG.random((HEIGHT, WIDTH)) < 0.5
+    message = images.message_from_mask(inside)
+    assert (message.encoding, message.step, set(message.data)) == ('mono8', WIDTH, {0, 255})
+    np.testing.assert_array_equal(images.mask_from_message(message), inside)
+    depth_m = RNG.uniform(0.1, 60.0, (HEIGHT, WIDTH)).astype(np.float32)
+    depth_m[0, :4] = (0.0, np.nan, np.inf, 70.0)
+    back = images.depth_from_message(images.message_from_depth(depth_m))
+    assert np.isnan(back[0, :4]).all()
+    np.testing.assert_allclose(back[1:], depth_m[1:], atol=0.00051)
+
+
+@pytest.mark.parametrize('encoding', ['rgb8', 'mono16', '32FC1', '8UC3', 'plaid8', ''])
+def test_only_grey_pictures_are_masks(encoding):
+    pixels = random_pixels(3) if encoding in ('rgb8', '8UC3') else random_pixels(1, np.uint16)
+    with pytest.raises(FrameError):
+        images.mask_from_message(image_message(pixels, encoding))
+
+
+@pytest.mark.parametrize('field', ['width', 'height', 'step', 'data'])
+def test_malformed_masks_and_depth_are_frame_errors(field):
+    for pixels, encoding, read in (
+        (random_pixels(1), 'mono8', images.mask_from_message),
+        (random_pixels(1, np.uint16), '16UC1', images.depth_from_message),
+        (np.ones((HEIGHT, WIDTH), np.float32), '32FC1', images.depth_from_message),
+    ):
+        message = image_message(pixels, encoding)
+        if field == 'data':
+            message.data = message.data[:-1]
+        else:
+            setattr(message, field, getattr(message, field) - 1 if field == 'step' else 0)
+        with pytest.raises(FrameError):
+            read(message)

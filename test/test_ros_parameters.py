@@ -14,6 +14,7 @@ from rclpy.parameter import Parameter
 
 from hand_mesh_ros.errors import ConfigurationError
 from hand_mesh_ros.ros.parameters import (
+    MaskNodeParameters,
     NodeParameters,
     PlayerParameters,
     as_markdown,
@@ -33,11 +34,15 @@ def make_node():
     rclpy.init(context=context)
     nodes = []
 
-    def make(*arguments: str) -> Node:
+    def make(*arguments: str, name: str = 'probe', namespace: str = '') -> Node:
         # None of these nodes talks to anybody: no services, no clock.
         nodes.append(
             Node(
-                'probe', context=context, cli_args=['--ros-args', *arguments], start_parameter_services=False
+                name,
+                context=context,
+                namespace=namespace,
+                cli_args=['--ros-args', *arguments],
+                start_parameter_services=False,
             )
         )
         return nodes[-1]
@@ -48,7 +53,7 @@ def make_node():
     rclpy.shutdown(context=context)
 
 
-@pytest.mark.parametrize('table', [NodeParameters, PlayerParameters])
+@pytest.mark.parametrize('table', [NodeParameters, MaskNodeParameters, PlayerParameters])
 def test_defaults_are_those_of_the_table_and_described(make_node, table):
     node = make_node()
     assert declare_parameters(node, table) == table()
@@ -79,6 +84,29 @@ def test_the_shipped_file_holds_every_parameter_with_its_default(make_node):
         'print(as_yaml(NodeParameters), end=str())" > config/hand_mesh.yaml'
     )
     assert declare_parameters(make_node('--params-file', str(CONFIG)), NodeParameters) == NodeParameters()
+
+
+def test_the_shipped_file_of_an_rgbd_camera_turns_depth_on(make_node):
+    file = str(CONFIG.with_name('hand_mesh_rgbd.yaml'))
+    changed = dataclasses.replace(NodeParameters(), use_depth=True, require_calibration=True)
+    assert declare_parameters(make_node('--params-file', file), NodeParameters) == changed
+
+
+@pytest.mark.parametrize('namespace', ['', 'robot/left_camera'])
+def test_the_shipped_file_of_a_depth_camera_is_for_two_nodes(make_node, namespace):
+    file = CONFIG.with_name('silhouette.yaml')
+    arguments = ('--params-file', str(file))
+    changed = dataclasses.replace(
+        NodeParameters(), method='mask2hand', use_depth=True, require_calibration=True
+    )
+    hand_mesh = make_node(*arguments, name='hand_mesh', namespace=namespace)
+    assert declare_parameters(hand_mesh, NodeParameters) == changed
+    hand_mask = make_node(*arguments, name='hand_mask', namespace=namespace)
+    assert declare_parameters(hand_mask, MaskNodeParameters) == MaskNodeParameters()
+    assert file.read_text().endswith(as_yaml(MaskNodeParameters, '/**/hand_mask')), (
+        'its end is what this prints: python -c "from hand_mesh_ros.ros.parameters import *; '
+        "print(as_yaml(MaskNodeParameters, '/**/hand_mask'), end=str())\""
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,7 +148,7 @@ def test_later_changes_are_checked(make_node):
     assert read_parameters(node, NodeParameters).fov_deg == 90.0
 
 
-@pytest.mark.parametrize('table', [NodeParameters, PlayerParameters])
+@pytest.mark.parametrize('table', [NodeParameters, MaskNodeParameters, PlayerParameters])
 def test_the_readme_documents_every_parameter(table):
     assert as_markdown(table) in (ROOT / 'README.md').read_text(encoding='utf-8'), (
         'regenerate: python -c "from hand_mesh_ros.ros.parameters import *; print(as_markdown('

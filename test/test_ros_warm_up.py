@@ -20,3 +20,11 @@ def test_the_hand_that_warms_up_is_found_and_forgotten(method, maskhand_weights)
         )
         assert (seen.timing_ms.get('network', 0.0) > 0.0) == (method == 'maskhand')
         assert not estimator.estimate(np.full((480, 640, 3), 128, np.uint8)).hands
+
+
+@pytest.mark.parametrize('with_depth', [False, True])
+def test_a_mask_and_depth_warm_up_what_looks_at_them(with_depth, mask2hand_weights):
+    with HandMeshEstimator('mask2hand', weights=mask2hand_weights, streaming=True) as estimator:
+        seen = warm_up(estimator, with_depth)
+        assert [hand.side for hand in seen.hands] == ['left']
+        assert seen.timing_ms['network'] > 0.0 and ('surface' in seen.timing_ms) == with_depth

@@ -14,7 +14,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from hand_mesh_ros.ros.diagnostics import Statistics, silence_hint
-from hand_mesh_ros.ros.pairing import StampPairing, Waiting
+from hand_mesh_ros.ros.pairing import HastyPairing, StampPairing, Waiting
 from hand_mesh_ros.ros.worker import NewestFrameWorker
 
 
@@ -116,6 +116,70 @@ def test_large_messages_wait_in_smaller_numbers(pairing, pairs, unpaired):
     assert pairs == [('c' * 40, 'boxes')], 'the newest waits, however large'
 
 
+class Masks:
+    """Masks that wait for depth, at most a fifth of a second, by a clock that the test turns."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.given_on: list[tuple[str, str | None]] = []
+        self.pairing: HastyPairing[str, str] = HastyPairing(
+            Waiting(1.0, 30, lambda waiting: len(waiting[1])),
+            Waiting(1.0, 30, len),
+            0.2,
+            lambda mask, depth: self.given_on.append((mask, depth)),
+            clock=lambda: self.now_s,
+        )
+
+
+def test_a_mask_goes_on_with_its_depth_whichever_comes_first():
+    masks = Masks()
+    masks.pairing.add_first((1, 0), 'mask 1')
+    masks.pairing.expire()
+    assert masks.given_on == []
+    masks.pairing.add_second((1, 0), 'depth 1')
+    masks.pairing.add_second((2, 0), 'depth 2')
+    masks.pairing.add_first((2, 0), 'mask 2')
+    assert masks.given_on == [('mask 1', 'depth 1'), ('mask 2', 'depth 2')]
+
+
+def test_a_mask_does_not_wait_long_for_depth():
+    masks = Masks()
+    masks.pairing.add_first((1, 0), 'early')
+    masks.now_s += 0.15
+    masks.pairing.add_first((1, 1), 'late')
+    masks.now_s += 0.1
+    masks.pairing.expire()
+    assert masks.given_on == [('early', None)]
+    masks.pairing.add_second((1, 1), 'depth')
+    assert masks.given_on[1:] == [('late', 'depth')]
+
+
+def test_a_mask_that_depth_has_passed_by_goes_on_at_once():
+    masks = Masks()
+    masks.pairing.add_first((5, 0), 'waits')
+    masks.pairing.add_second((5, 5 * 10**8), 'depth')
+    masks.pairing.add_first((5, 4 * 10**8), 'is older than the depth')
+    masks.pairing.add_first((5, 5 * 10**8), 'has one')
+    assert masks.given_on == [('waits', None), ('is older than the depth', None), ('has one', 'depth')]
+    masks.pairing.add_first((1, 0), 'of a bag that starts over')
+    assert len(masks.given_on) == 3, 'its depth starts over, too'
+    masks.pairing.add_second((1, 0), 'depth')
+    assert masks.given_on[3:] == [('of a bag that starts over', 'depth')]
+
+
+def test_masks_and_depth_do_not_pile_up():
+    masks = Masks()
+    for i in range(20):
+        masks.pairing.add_first((1, i), 'x' * 10)
+    assert len(masks.given_on) == 17, 'in all, thirty letters wait'
+    masks = Masks()
+    for i in range(20):
+        masks.pairing.add_second((1, i), 'x' * 10)
+    for i in range(20):
+        masks.pairing.add_first((1, i), f'{i}')
+    assert [mask for mask, depth in masks.given_on if depth] == ['17', '18', '19']
+
+
 def test_statistics_count_since_the_start_and_by_window():
     statistics = Statistics()
     for i in range(10):
@@ -128,9 +192,11 @@ def test_statistics_count_since_the_start_and_by_window():
     assert (first.frames_in, first.frames_out, first.drops) == (10, 7, {'malformed': 3})
     assert first.inference_ms[0] == 16.0 and first.latency_ms == (20.0, 20.0)
     assert first.network_ms == (7.0, 7.0), 'of the frames on which there was a hand'
+    statistics.lack('depth')
     statistics.drop('error')
     second = statistics.snapshot()
     assert second.drops == {'malformed': 3, 'error': 1} and second.new_drops == {'error': 1}
+    assert second.lacks == second.new_lacks == {'depth': 1} and statistics.snapshot().new_lacks == {}
     assert second.frames_in == 10 and second.input_hz == 0.0
     assert statistics.silence_s < 5.0
 

@@ -107,13 +107,13 @@ def write_overlays(
     path: Path, folder: Path, models: Mapping[Side, HandModel], faces: Mapping[Side, np.ndarray], count: int
 ) -> list[Path]:
     """Draw the hands of a bag over its images, as PNGs: ``count`` of them, spread over the run."""
-    stamps = [_stamp(message) for _, _, message in read_bag(path, '/hands') if message.hands]
+    stamps = [stamp_of(message) for _, _, message in read_bag(path, '/hands') if message.hands]
     wanted = {stamps[i] for i in np.linspace(0, len(stamps) - 1, min(count, len(stamps))).astype(int)}
     folder.mkdir(parents=True, exist_ok=True)
     parts: dict[Stamp, dict[str, Any]] = {stamp: {} for stamp in wanted}
     written = []
     for topic, _, message in read_bag(path, '/hands', '/camera_info', '/image/compressed'):
-        stamp = _stamp(message)
+        stamp = stamp_of(message)
         if stamp not in parts:
             continue
         parts[stamp][topic] = message
@@ -135,7 +135,8 @@ def _overlay(
     return cv2.cvtColor(draw_hands(image, hands, faces, camera), cv2.COLOR_RGB2BGR)
 
 
-def _stamp(message: Any) -> Stamp:
+def stamp_of(message: Any) -> Stamp:
+    """Of the header of a message that was read from a bag."""
     return message.header.stamp.sec, message.header.stamp.nanosec
 
 

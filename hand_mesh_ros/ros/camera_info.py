@@ -8,7 +8,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo
 
 from hand_mesh_ros.camera import Camera
-from hand_mesh_ros.errors import CameraError
+from hand_mesh_ros.errors import CameraError, FrameError
 
 #: Names that ROS 1 drivers still give the fisheye model.
 _MODEL_ALIASES = {'fisheye': 'equidistant'}
@@ -49,11 +49,18 @@ def camera_from_info(info: CameraInfo, image_is_rectified: bool) -> Camera | Non
 
 
 def camera_for_image(
-    info: CameraInfo | None, width: int, height: int, image_is_rectified: bool, fov_deg: float
+    info: CameraInfo | None,
+    width: int,
+    height: int,
+    image_is_rectified: bool,
+    fov_deg: float,
+    must_fit: bool = False,
 ) -> tuple[Camera, str]:
     """The camera of an image of this size, and why it is a guess; the reason is empty where it is none.
 
     ``info`` is the newest CameraInfo; ``fov_deg`` the field of view assumed where it cannot be used.
+
+    :raises FrameError: with ``must_fit``, ``info`` is that of images of another size.
     """
     guess = Camera.from_fov(width, height, fov_deg)
     if info is None:
@@ -65,7 +72,10 @@ def camera_for_image(
     if camera is None:
         return guess, 'camera_info says that the camera is not calibrated (K[0] is 0)'
     if (camera.width, camera.height) != (width, height):
-        return guess, f'camera_info is of {camera.width}x{camera.height}, the image of {width}x{height}'
+        problem = f'camera_info is of {camera.width}x{camera.height}, the image of {width}x{height}'
+        if must_fit:
+            raise FrameError(problem)
+        return guess, problem
     return camera, ''
 
 

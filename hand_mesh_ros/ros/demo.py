@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import rclpy
@@ -23,15 +15,14 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from hand_mesh_ros.datasets.demo_clip import render_demo_clip
-from hand_mesh_ros.errors import ConfigurationError, HandMeshError
+from hand_mesh_ros.errors import HandMeshError
 from hand_mesh_ros.hand import Side
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.msg import HandMeshArray, HandModelInfo
 from hand_mesh_ros.ros.bags import report, write_overlays
 from hand_mesh_ros.ros.outputs import LATCHED_QOS, OUTPUT_QOS, TF_QOS
+from hand_mesh_ros.ros.processes import last_line, node_process, own_domain, spin_for, wait_for_quiet
 from hand_mesh_ros.ros.recorder import BagRecorder, Topic
-from hand_mesh_ros.ros.running import spin_until
-from hand_mesh_ros.ros.share import share_directory
 from hand_mesh_ros.sources import list_sources
 
 _NAMESPACE = '/demo'
@@ -47,9 +38,6 @@ _TOPICS = (
 )
 _OVERLAYS = 24
 _NODE_START_S = 60.0
-_NODE_STOP_S = 5.0
-#: The node is done when nothing more comes for this long after the player has ended.
-_QUIET_S = 1.5
 #: A webcam has no end of its own.
 _WEBCAM_S = 20.0
 
@@ -77,13 +65,13 @@ def run_demo(source: str | None, out: Path, method: str, weights: Path | None) -
     if weights is not None:
         node_parameters['weights_path'] = json.dumps(str(weights.resolve()))
     seconds = None if source is None or not source.isdecimal() else _WEBCAM_S
-    with _own_domain():
+    with own_domain():
         _record_run(out, node_parameters, player_parameters, seconds)
     result = report(out / 'bag', _NODE)
     if result.frames_in == 0 or result.frames_out == 0:
         raise DemoError(
             f'{result.frames_in} images were sent and the hands of {result.frames_out} came back; '
-            f'the node last said: {_last_line(out / "node.log")}'
+            f'the node last said: {last_line(out / "node.log")}'
         )
     sides: tuple[Side, ...] = ('right', 'left')
     models = {side: load_hand_model(None, side) for side in sides}
@@ -116,92 +104,26 @@ def _record_run(
     try:
         with (
             BagRecorder(recorder_node, out / 'bag', _TOPICS) as recorder,
-            _process('hand_mesh_ros.ros.node', node_parameters, node_log) as node,
+            node_process('hand_mesh_ros.ros.node', _NAMESPACE, node_parameters, node_log) as node,
         ):
             print('starting the node')
 
             def node_is_ready() -> bool:
                 return recorder.counts['hand_mesh/info'] > 0
 
-            _spin_for(recorder_node, _NODE_START_S, lambda: node_is_ready() or node.poll() is not None)
+            spin_for(recorder_node, _NODE_START_S, lambda: node_is_ready() or node.poll() is not None)
             if not node_is_ready():
-                raise DemoError(f'the node did not start: {_last_line(node_log)}')
-            with _process('hand_mesh_ros.ros.player', player_parameters, player_log) as player:
+                raise DemoError(f'the node did not start: {last_line(node_log)}')
+            with node_process(
+                'hand_mesh_ros.ros.player', _NAMESPACE, player_parameters, player_log
+            ) as player:
                 print('playing')
-                _spin_for(
-                    recorder_node, seconds, lambda: player.poll() is not None or node.poll() is not None
-                )
-            _wait_for_quiet(recorder_node, recorder)
+                spin_for(recorder_node, seconds, lambda: player.poll() is not None or node.poll() is not None)
+            wait_for_quiet(recorder_node, recorder, 'hand_mesh/hands')
             if node.poll() is not None:
-                raise DemoError(f'the node ended by itself: {_last_line(node_log)}')
+                raise DemoError(f'the node ended by itself: {last_line(node_log)}')
     finally:
         recorder_node.destroy_node()
         rclpy.try_shutdown()
     if player.returncode != 0:
-        raise DemoError(f'the player failed: {_last_line(player_log)}')
-
-
-def _spin_for(node: Node, seconds: float | None, finished: Callable[[], bool]) -> None:
-    """Serve callbacks until ``finished``, but no longer than ``seconds``."""
-    deadline = float('inf') if seconds is None else time.monotonic() + seconds
-    spin_until(node, lambda: finished() or time.monotonic() > deadline)
-
-
-def _wait_for_quiet(watcher: Node, recorder: BagRecorder) -> None:
-    last_count, last_change = -1, time.monotonic()
-
-    def quiet() -> bool:
-        nonlocal last_count, last_change
-        count = recorder.counts['hand_mesh/hands']
-        if count != last_count:
-            last_count, last_change = count, time.monotonic()
-        return time.monotonic() - last_change > _QUIET_S
-
-    spin_until(watcher, quiet)
-
-
-@contextmanager
-def _process(module: str, parameters: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A node as a process of its own, ended as Ctrl-C ends it; what it says goes to ``log``."""
-    command = [sys.executable, '-m', module, '--ros-args', '-r', f'__ns:={_NAMESPACE}']
-    for name, value in parameters.items():
-        command += ['-p', f'{name}:={value}']
-    with open(log, 'wb') as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-            try:
-                process.wait(_NODE_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-@contextmanager
-def _own_domain() -> Iterator[None]:
-    """A DDS domain that no other demo or test uses, on this machine only, with room for large images."""
-    for domain in range(1, 101):  # of higher ones the ports reach into Linux's ephemeral range
-        with socket.socket() as lock:
-            try:
-                lock.bind(('127.0.0.1', 32768 + domain))  # the port by which ROS's own tests lock domains
-            except OSError:
-                continue
-            os.environ['ROS_DOMAIN_ID'] = str(domain)
-            os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-            if os.environ.get('ROS_DISTRO') == 'humble':  # which has an older name for it
-                os.environ['ROS_LOCALHOST_ONLY'] = '1'
-            os.environ.setdefault(
-                'FASTRTPS_DEFAULT_PROFILES_FILE', str(share_directory() / 'config' / 'fastdds_shm.xml')
-            )
-            print(f'ROS_DOMAIN_ID={domain}')
-            yield
-            return
-    raise ConfigurationError('no free ROS domain on this machine: 100 programs hold one each')
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding='utf-8', errors='replace').strip().splitlines()
-    return f'{lines[-1] if lines else "it said nothing"} ({log})'
+        raise DemoError(f'the player failed: {last_line(player_log)}')

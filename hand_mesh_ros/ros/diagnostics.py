@@ -31,6 +31,8 @@ class Snapshot:
     input_hz: float
     output_hz: float
     new_drops: dict[str, int]
+    lacks: dict[str, int]  #: frames that were looked at without something, by what was not there
+    new_lacks: dict[str, int]
     inference_ms: tuple[float, float]  #: median and 95th percentile; NaN where there was no frame
     latency_ms: tuple[float, float]  #: the same, from the image's stamp to the publishing of its hands
     network_ms: tuple[float, float]  #: the same, of the network on all hands of a frame; NaN without one
@@ -44,6 +46,7 @@ class Statistics:
         self._frames_in = 0
         self._frames_out = 0
         self._drops: Counter[str] = Counter()
+        self._lacks: Counter[str] = Counter()
         self._last_frame_s = time.monotonic()
         self._start_window()
 
@@ -68,6 +71,11 @@ class Statistics:
         with self._lock:
             self._drops[reason] += 1
 
+    def lack(self, what: str) -> None:
+        """An image is looked at without something that should belong to it."""
+        with self._lock:
+            self._lacks[what] += 1
+
     @property
     def silence_s(self) -> float:
         """Seconds since the last image came, or since the start."""
@@ -85,6 +93,8 @@ class Statistics:
                 input_hz=(self._frames_in - self._window_in) / duration,
                 output_hz=(self._frames_out - self._window_out) / duration,
                 new_drops=dict(self._drops - self._window_drops),
+                lacks=dict(self._lacks),
+                new_lacks=dict(self._lacks - self._window_lacks),
                 inference_ms=_median_and_p95(self._inference_ms),
                 latency_ms=_median_and_p95(self._latency_ms),
                 network_ms=_median_and_p95(self._network_ms),
@@ -97,6 +107,7 @@ class Statistics:
         self._window_in = self._frames_in
         self._window_out = self._frames_out
         self._window_drops = self._drops.copy()
+        self._window_lacks = self._lacks.copy()
         self._inference_ms: list[float] = []
         self._latency_ms: list[float] = []
         self._network_ms: list[float] = []
@@ -125,8 +136,8 @@ def silence_hint(topic: str, transport: str, qos: QoSProfile, publishers: Sequen
     )
 
 
-def diagnostics_message(node: Node, snapshot: Snapshot, problems: list[str]) -> DiagnosticArray:
-    """The state of the node; a warning where there are ``problems``, one sentence each."""
+def diagnostics_message(node: Node, what: str, snapshot: Snapshot, problems: list[str]) -> DiagnosticArray:
+    """The state of the node, which makes ``what``; a warning for ``problems``, one sentence each."""
     values = {
         'frames in': snapshot.frames_in,
         'frames out': snapshot.frames_out,
@@ -138,10 +149,11 @@ def diagnostics_message(node: Node, snapshot: Snapshot, problems: list[str]) -> 
         'stamp to publish p95 (ms)': f'{snapshot.latency_ms[1]:.1f}',
         **_network_times(snapshot.network_ms),
         **{f'dropped: {reason}': count for reason, count in sorted(snapshot.drops.items())},
+        **{f'without {part}': count for part, count in sorted(snapshot.lacks.items())},
     }
     status = DiagnosticStatus(
         level=DiagnosticStatus.WARN if problems else DiagnosticStatus.OK,
-        name=f'{node.get_fully_qualified_name()}: hands',
+        name=f'{node.get_fully_qualified_name()}: {what}',
         hardware_id='none',
         message='; '.join(problems) or 'running',
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
+from hand_mesh_ros.depth_files import millimetres
 from hand_mesh_ros.errors import FrameError
 
 #: The most pixels a frame may have: twice 8K. More is taken for a damaged header.
@@ -87,10 +88,35 @@ def depth_from_message(message: Image) -> np.ndarray:
     return depth_m
 
 
+def mask_from_message(message: Image) -> np.ndarray:
+    """The mask of a message as (H,W) bool: what is bright, or not 0 where there are 0 and 1 only.
+
+    :raises FrameError: a message that holds no picture of mono8 or 8UC1.
+    """
+    tidy = _tidy(message, {'mono8': 1})
+    grey = np.frombuffer(tidy.data, np.uint8).reshape(tidy.height, tidy.width)
+    return grey > (127 if grey.max() > 1 else 0)
+
+
 def message_from_rgb(image: np.ndarray) -> Image:
     """An rgb8 message of an image (H,W,3) uint8 RGB; its header is the caller's to fill."""
     height, width, _ = image.shape
     return _message(height, width, 'rgb8', 3 * width, np.ascontiguousarray(image, np.uint8))
+
+
+def message_from_depth(depth_m: np.ndarray) -> Image:
+    """A 16UC1 message, in millimetres, of depth (H,W) float in metres; its header is the caller's to fill."""
+    height, width = depth_m.shape
+    return _message(height, width, '16UC1', 2 * width, millimetres(depth_m))
+
+
+def message_from_mask(mask: np.ndarray) -> Image:
+    """A mono8 message, 0 or 255, of a mask (H,W) of bool, or of numbers that are not 0 where it holds.
+
+    Its header is the caller's to fill.
+    """
+    height, width = mask.shape
+    return _message(height, width, 'mono8', width, np.where(mask, np.uint8(255), np.uint8(0)))
 
 
 def jpeg_from_rgb(image: np.ndarray, quality: int = 90) -> CompressedImage:

@@ -35,6 +35,8 @@ _KEPT_STAMPS = 10
 #: Frames older than this are no late ones (tf2 itself keeps no older ones): a bag began again.
 _TF_MEMORY_S = 10
 _WARNING_PERIOD_S = 10.0
+#: Of masks in the debug image.
+_MASK_GREY = 140
 
 
 class Outputs:
@@ -62,7 +64,10 @@ class Outputs:
         hands: Sequence[Hand],
         parameters: NodeParameters,
     ) -> None:
-        """Publish the hands of one image (H,W,3) uint8 RGB under its header. No hands is news, too."""
+        """Publish the hands of one image, or of one mask, under its header. No hands is news, too.
+
+        :param image: (H,W,3) uint8 RGB, or (H,W) bool: what hands are drawn over.
+        """
         self._hands_publisher.publish(messages.message_from_hands(header, hands, parameters.publish_vertices))
         tf_problem = self._publish_tf(header, hands, parameters.tf_prefix) if parameters.publish_tf else ''
         if tf_problem:
@@ -71,7 +76,8 @@ class Outputs:
         if self._marker_publisher.get_subscription_count() > 0:
             self._marker_publisher.publish(self._markers.message(header, hands))
         if self._image_publisher.get_subscription_count() > 0:
-            picture = message_from_rgb(draw_hands(image, hands, self._faces, camera))
+            ground = image if image.ndim == 3 else _picture_of_mask(image)
+            picture = message_from_rgb(draw_hands(ground, hands, self._faces, camera))
             picture.header = header
             self._image_publisher.publish(picture)
 
@@ -102,3 +108,8 @@ class Outputs:
         self._tf_stamps.append(stamp)
         self._tf_publisher.publish(transforms.message_from_hands(header, hands, prefix))
         return ''
+
+
+def _picture_of_mask(mask: np.ndarray) -> np.ndarray:
+    """Picture (H,W,3) uint8 RGB, grey where a mask (H,W) bool holds."""
+    return np.repeat((mask * np.uint8(_MASK_GREY))[..., None], 3, axis=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -27,6 +28,11 @@ class Waiting(Generic[T]):
         self._size_of = size_of
         self._messages: dict[Stamp, T] = {}
         self._size = 0
+        self._newest: Stamp | None = None
+
+    def items(self) -> list[tuple[Stamp, T]]:
+        """Those that wait, in the order in which they came."""
+        return list(self._messages.items())
 
     def take(self, stamp: Stamp) -> T | None:
         """The message of this stamp, which waits no longer; None if there is none."""
@@ -48,6 +54,16 @@ class Waiting(Generic[T]):
                 given_up.append(old)
         self._messages[stamp] = message
         return given_up
+
+    def came(self, stamp: Stamp) -> None:
+        """A message of this stamp came, whether it waits or not."""
+        self._newest = stamp
+
+    def has_passed(self, stamp: Stamp) -> bool:
+        """Whether the stream is beyond this stamp, but not so far that it rather is another run of a bag."""
+        if self._newest is None:
+            return False
+        return 0 < _nanoseconds(self._newest) - _nanoseconds(stamp) <= self._max_wait_ns
 
 
 class StampPairing(Generic[A, B]):
@@ -84,6 +100,59 @@ class StampPairing(Generic[A, B]):
             self._paired(a, b)
             return
         self._waiting_b.add(stamp, b)
+
+
+class HastyPairing(Generic[A, B]):
+    """Gives every A on as it comes: with the B of its stamp where that comes soon, else with None.
+
+    An A is not kept longer than ``patience_s``, and no longer than until a B of a later stamp has come, as
+    its own then does not come any more. Somebody has to call :meth:`expire` from time to time.
+    """
+
+    def __init__(
+        self,
+        waiting_a: Waiting[tuple[float, A]],
+        waiting_b: Waiting[B],
+        patience_s: float,
+        give_on: Callable[[A, B | None], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``waiting_a`` holds each A with the time of ``clock`` at which patience with it ends."""
+        self._waiting_a = waiting_a
+        self._waiting_b = waiting_b
+        self._patience_s = patience_s
+        self._give_on = give_on
+        self._clock = clock
+
+    def add_first(self, stamp: Stamp, a: A) -> None:
+        """An A came."""
+        b = self._waiting_b.take(stamp)
+        if b is not None or self._waiting_b.has_passed(stamp):
+            self._give_on(a, b)
+            return
+        for _, old in self._waiting_a.add(stamp, (self._clock() + self._patience_s, a)):
+            self._give_on(old, None)
+
+    def add_second(self, stamp: Stamp, b: B) -> None:
+        """A B came."""
+        self._waiting_b.came(stamp)
+        self._give_up(lambda waiting, _: self._waiting_b.has_passed(waiting))
+        a = self._waiting_a.take(stamp)
+        if a is None:
+            self._waiting_b.add(stamp, b)
+        else:
+            self._give_on(a[1], b)
+
+    def expire(self) -> None:
+        """Give on what has waited for long enough."""
+        now = self._clock()
+        self._give_up(lambda _, deadline: deadline <= now)
+
+    def _give_up(self, is_hopeless: Callable[[Stamp, float], bool]) -> None:
+        for stamp, (deadline, a) in self._waiting_a.items():
+            if is_hopeless(stamp, deadline):
+                self._waiting_a.take(stamp)
+                self._give_on(a, None)
 
 
 def _nanoseconds(stamp: Stamp) -> int:

@@ -24,7 +24,8 @@ from rclpy.parameter import Parameter
 from hand_mesh_ros.camera import DEFAULT_FOV_DEG
 from hand_mesh_ros.errors import ConfigurationError
 from hand_mesh_ros.inference.network import DEFAULT_STEPS, MAX_STEPS, MIN_STEPS
-from hand_mesh_ros.reconstruction import METHODS
+from hand_mesh_ros.reconstruction import METHODS, REFINEMENTS
+from hand_mesh_ros.segmentation import MaskSettings
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,14 @@ class NodeParameters:
 
     method: str = parameter(
         METHODS[0],
-        'How hands are reconstructed: maskhand, a network, needs PyTorch; fit is the baseline without one.',
+        'How hands are reconstructed: maskhand, a network that looks at images, needs PyTorch; mask2hand, '
+        'another, looks at nothing but masks, on the topic mask; fit is the baseline without one.',
         choices=METHODS,
         read_only=True,
     )
     weights_path: str = parameter(
         '',
-        'Of maskhand: weights that hand-mesh train wrote; empty for those of the package.',
+        'Of maskhand and mask2hand: weights that hand-mesh train wrote; empty for those of the package.',
         read_only=True,
     )
     sampling_steps: int = parameter(
@@ -75,15 +77,34 @@ class NodeParameters:
     )
     threads: int = parameter(
         1,
-        "Of maskhand: PyTorch's threads; 0 for all cores. More than 1 hardly pays.",
+        "Of maskhand and mask2hand: PyTorch's threads; 0 for all cores. More than 1 hardly pays.",
         limits=(0, 256),
         read_only=True,
     )
     detector: str = parameter(
         'mediapipe',
         'How hands are found: mediapipe looks for them; boxes takes them from the topic hand_boxes, paired '
-        'with the image by stamp.',
+        'with the image by stamp. mask2hand finds them in the mask, and takes sides alone from boxes.',
         choices=('mediapipe', 'boxes'),
+        read_only=True,
+    )
+    side: str = parameter(
+        'right',
+        'Of mask2hand without boxes: which hand the masks are of, which no mask tells.',
+        choices=('right', 'left'),
+        read_only=True,
+    )
+    refinement: str = parameter(
+        REFINEMENTS[0],
+        'Of mask2hand without depth: what is done to a hand that does not quite fill its mask. outline bends '
+        'it; vertices moves its vertices alone, which its parameters then give no longer.',
+        choices=REFINEMENTS,
+        read_only=True,
+    )
+    use_depth: bool = parameter(
+        False,
+        'Put hands where a depth camera measures them: takes sensor_msgs/Image on depth, registered to the '
+        'images or masks, paired by stamp. An image whose depth does not come within 0.2 s goes without.',
         read_only=True,
     )
     hand_model_path: str = parameter(
@@ -137,6 +158,32 @@ class NodeParameters:
 
 
 @dataclass(frozen=True)
+class MaskNodeParameters:
+    """Parameters of hand_mask_node."""
+
+    min_depth_m: float = parameter(
+        MaskSettings.min_depth_m, 'Nothing nearer than this is a hand, in metres.', limits=(0.05, 10.0)
+    )
+    max_depth_m: float = parameter(
+        MaskSettings.max_depth_m, 'Nothing farther than this is a hand, in metres.', limits=(0.05, 10.0)
+    )
+    max_hands: int = parameter(
+        MaskSettings.max_hands, 'The most hands in one mask, nearest first.', limits=(1, 16)
+    )
+    use_boxes: bool = parameter(
+        False,
+        'Look for hands only inside the boxes on the topic hand_boxes, paired with the depth by stamp.',
+        read_only=True,
+    )
+    image_is_rectified: bool = parameter(
+        False, 'The depth image is rectified: it is described by P of camera_info, not by K and D.'
+    )
+    no_image_warning_s: float = parameter(
+        3.0, 'Warn when no depth image came for this long, in seconds.', limits=(0.1, 3600.0)
+    )
+
+
+@dataclass(frozen=True)
 class PlayerParameters:
     """Parameters of hand_mesh_player."""
 
@@ -169,9 +216,19 @@ class PlayerParameters:
         'JSON object: file name -> list of {"side", "bbox"}, sent on hand_boxes with each image.',
         read_only=True,
     )
+    depth: str = parameter(
+        '',
+        'Folder of depth images with the base names of the images (frame 12 of clip.mp4: clip_000012), of '
+        "the images' camera and size: 16-bit PNG in millimetres or .npy in metres; sent on depth.",
+        read_only=True,
+    )
+    masks: str = parameter(
+        '', 'Folder of hand masks, named likewise: pictures, bright is hand; sent on mask.', read_only=True
+    )
     subscribers: int = parameter(
         1,
-        'Wait before the first image until so many subscribe to the images, and to camera_info.',
+        'Wait before the first image until so many subscribe to the images (or to depth or mask, if more '
+        'do), and to camera_info.',
         limits=(0, 100),
         read_only=True,
     )
@@ -180,7 +237,7 @@ class PlayerParameters:
     )
 
 
-Table = TypeVar('Table', NodeParameters, PlayerParameters)
+Table = TypeVar('Table', NodeParameters, MaskNodeParameters, PlayerParameters)
 
 
 def meaning_of(field: dataclasses.Field[Any]) -> Meaning:
@@ -223,9 +280,9 @@ def read_parameters(node: Node, table: type[Table]) -> Table:
     return table(**{field.name: _as_meant(field, node.get_parameter(field.name).value) for field in fields})
 
 
-def as_yaml(table: type[Table]) -> str:
-    """A parameter file with all defaults of ``table``, each with a comment, for any node name."""
-    lines = ['/**:', '  ros__parameters:']
+def as_yaml(table: type[Table], node: str = '/**') -> str:
+    """A parameter file with all defaults of ``table``, each with a comment, for nodes of that name."""
+    lines = [f'{node}:', '  ros__parameters:']
     for name, default, description in _documentation(table):
         lines += textwrap.wrap(description, 100, initial_indent='    # ', subsequent_indent='    # ')
         lines.append(f'    {name}: {default}')

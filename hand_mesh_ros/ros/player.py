@@ -1,4 +1,4 @@
-"""hand_mesh_player: images, a video or a webcam, published as a camera publishes them."""
+"""hand_mesh_player: images, a video or a webcam, published as a camera publishes them; depth too."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.depth_files import DEPTH_SUFFIXES, MASK_SUFFIXES, CompanionFiles, read_depth, read_mask
 from hand_mesh_ros.detection.boxes import load_boxes
-from hand_mesh_ros.errors import CameraError, ConfigurationError, HandMeshError
+from hand_mesh_ros.errors import CameraError, ConfigurationError, FileFormatError, HandMeshError
 from hand_mesh_ros.keyed_files import load_cameras
 from hand_mesh_ros.msg import HandBoxArray
 from hand_mesh_ros.ros.camera_info import info_from_camera
-from hand_mesh_ros.ros.images import jpeg_from_rgb, message_from_rgb
+from hand_mesh_ros.ros.images import jpeg_from_rgb, message_from_depth, message_from_mask, message_from_rgb
 from hand_mesh_ros.ros.messages import message_from_boxes
 from hand_mesh_ros.ros.parameters import PlayerParameters, declare_parameters
 from hand_mesh_ros.ros.running import run_program, spin_until
@@ -38,8 +40,8 @@ _LINGER_S = 0.5
 class PlayerNode(Node):
     """Publishes the images of a source at a rate, stamped with the time they go out.
 
-    ``image/compressed`` (JPEG) and ``image`` are filled only while somebody subscribes, as
-    image_transport does.
+    ``image/compressed`` (JPEG), ``image``, ``depth`` and ``mask`` are filled only while somebody subscribes,
+    as image_transport does.
     """
 
     def __init__(self) -> None:
@@ -61,6 +63,8 @@ class PlayerNode(Node):
         if not settings.source:
             raise ConfigurationError('parameter source is empty: an image, a folder, a video or a webcam')
         self._files = [] if settings.source.isdecimal() else list_sources([_path(settings.source)])
+        self._depth = self._companions(settings.depth, DEPTH_SUFFIXES)
+        self._masks = self._companions(settings.masks, MASK_SUFFIXES)
         self._frames = self._all_frames()
         self._image_publisher = self.create_publisher(Image, 'image', _QOS)
         self._jpeg_publisher = self.create_publisher(CompressedImage, 'image/compressed', _QOS)
@@ -68,6 +72,8 @@ class PlayerNode(Node):
         self._boxes_publisher = (
             self.create_publisher(HandBoxArray, 'hand_boxes', _QOS) if self._boxes else None
         )
+        self._depth_publisher = self.create_publisher(Image, 'depth', _QOS) if self._depth else None
+        self._mask_publisher = self.create_publisher(Image, 'mask', _QOS) if self._masks else None
         self.sent = 0  #: images published so far
         self.ended = False  #: the source has no more
         self.error: HandMeshError | None = None  #: why it ended, if it should not have
@@ -80,10 +86,11 @@ class PlayerNode(Node):
     @property
     def is_watched(self) -> bool:
         """Whether as many subscribe as are waited for."""
-        image_subscribers = sum(
+        colour = sum(
             publisher.get_subscription_count() for publisher in (self._image_publisher, self._jpeg_publisher)
         )
-        fewest = min(image_subscribers, self._info_publisher.get_subscription_count())
+        others = [_subscriptions(publisher) for publisher in (self._depth_publisher, self._mask_publisher)]
+        fewest = min(max(colour, *others), self._info_publisher.get_subscription_count())
         return fewest >= self._settings.subscribers
 
     def start(self) -> None:
@@ -121,7 +128,40 @@ class PlayerNode(Node):
             jpeg = jpeg_from_rgb(frame.image)
             jpeg.header = header
             self._jpeg_publisher.publish(jpeg)
+        self._publish_companion(frame, header, self._depth, self._depth_publisher, _depth_message)
+        self._publish_companion(frame, header, self._masks, self._mask_publisher, _mask_message)
         self.sent += 1
+
+    def _publish_companion(
+        self,
+        frame: Frame,
+        header: Header,
+        files: CompanionFiles | None,
+        publisher: Publisher | None,
+        read_message: Callable[[Path], Image],
+    ) -> None:
+        if files is None or publisher is None or not _subscriptions(publisher):
+            return
+        file = files.of(frame.source, frame.index)
+        message = read_message(file)
+        height, width = frame.image.shape[:2]
+        if (message.width, message.height) != (width, height):
+            raise FileFormatError(
+                f'{file}: is {message.width}x{message.height}, must be {width}x{height} as {frame.source}'
+            )
+        message.header = header
+        publisher.publish(message)
+
+    def _companions(self, folder: str, suffixes: Sequence[str]) -> CompanionFiles | None:
+        """The files of a folder that a parameter names, once each image is known to have one."""
+        if not folder:
+            return None
+        if not self._files:
+            raise ConfigurationError('parameters depth and masks need images or a video, not a webcam')
+        files = CompanionFiles(_path(folder), suffixes)
+        for file in self._files:
+            files.of(file)  # now, not in the middle of the stream, is the time to complain
+        return files
 
     def _camera_of(self, file: Path, width: int, height: int) -> Camera:
         numbers = self._cameras.get(file) if self._cameras is not None else None
@@ -151,6 +191,18 @@ class PlayerNode(Node):
 
 def _path(name: str) -> Path:
     return Path(name).expanduser()  # no shell does it behind a parameter's :=
+
+
+def _depth_message(file: Path) -> Image:
+    return message_from_depth(read_depth(file))
+
+
+def _mask_message(file: Path) -> Image:
+    return message_from_mask(read_mask(file))
+
+
+def _subscriptions(publisher: Publisher | None) -> int:
+    return publisher.get_subscription_count() if publisher is not None else 0
 
 
 def _webcam_frames(number: int) -> Iterator[Frame]:
