@@ -1,7 +1,7 @@
 """Makes the weights that are shipped from those of a run: calibrates its confidence, and halves its size.
 
 Run as ``python -m hand_mesh_ros.training.shipping runs/maskhand/best.safetensors --out FILE.safetensors``;
-weights of Mask2Hand are treated likewise.
+weights of Mask2Hand are treated likewise, those of its RefineNet only halved.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from hand_mesh_ros.networks.mask2hand import NETWORK_NAME as MASK2HAND
 from hand_mesh_ros.networks.mask2hand import Mask2Hand, load_mask2hand, posed_hands
 from hand_mesh_ros.networks.maskhand import MaskHand, load_maskhand
 from hand_mesh_ros.networks.prediction import predict
+from hand_mesh_ros.networks.refine_net import NETWORK_NAME as REFINE_NET
+from hand_mesh_ros.networks.refine_net import load_refine_net
 from hand_mesh_ros.networks.weights import load_weights, save_weights
 from hand_mesh_ros.training.hand_errors import aligned_errors
 from hand_mesh_ros.training.looking import pretrained_look
@@ -45,10 +47,15 @@ def ship(run: Path, out: Path, count: int) -> dict[str, Any]:
 
     :param count: hands to calibrate on.
     :returns: the description that the file carries.
-    :raises FileFormatError: ``run`` holds no weights of MaskHand or Mask2Hand.
+    :raises FileFormatError: ``run`` holds no weights of MaskHand, Mask2Hand or RefineNet.
     """
+    name = load_weights(run)[1].get('network')
+    if name == REFINE_NET:
+        refine_net, description = load_refine_net(run)
+        save_weights(out, refine_net.half(), description)
+        return description
     network: MaskHand | Mask2Hand
-    if load_weights(run)[1].get('network') == MASK2HAND:
+    if name == MASK2HAND:
         network, description = load_mask2hand(run)
         network.half().float()  # what is calibrated is what will be loaded
         log_variances, errors = _silhouettes(network, count)
