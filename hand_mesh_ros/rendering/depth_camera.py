@@ -3,12 +3,11 @@
 Two imagers side by side are matched; what is measured is disparity, in pixels, and depth = focal length x
 baseline / disparity. The errors are made where they arise, in disparity, so they grow with depth squared.
 
-The levels of :class:`DepthNoise` and where they are from: 0.08 px of RMS disparity error and depth RMS =
-z^2 x error / (focal length x baseline) from Intel, "Tuning depth cameras for best performance"; 1/32 px of
-disparity and the lasting waves on flat walls from Intel, "Subpixel linearity improvement"; the strip on one
-side of each object that only one imager sees follows from the geometry; loss at steep surfaces and lateral
-noise at edges as C. Nguyen, S. Izadi, D. Lovell, "Modeling Kinect sensor noise", 3DIMPVT 2012, measured them.
-How much is lost at borders and in holes is chosen by eye to be rather too much than too little.
+The levels of :class:`DepthNoise` are of the size that is usual for such cameras, not measured on one: about
+a twelfth of a pixel of RMS disparity error, disparity in steps of 1/32 px, lasting waves on flat walls. The
+strip on one side of each object that only one imager sees follows from the geometry; loss at steep surfaces
+and lateral noise at edges were measured by C. Nguyen, S. Izadi, D. Lovell, "Modeling Kinect sensor noise",
+3DIMPVT 2012. How much is lost at borders and in holes is chosen by eye to be rather too much than too little.
 """
 
 from __future__ import annotations
