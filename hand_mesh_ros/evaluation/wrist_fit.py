@@ -27,7 +27,7 @@ _EMPTY_EVERY = 3
 #: A limb may be seen from either end.
 _MOST_CHOICES = 2
 
-_HIDDEN, _BATCH, _RATE, _DECAY = 16, 192, 1e-2, 3e-5
+_HIDDEN, _BATCH, _RATE, _DECAY = 24, 192, 1e-2, 3e-5
 #: Weight of knowing hands from other ends, beside that of cutting in the right place.
 _HAND_WEIGHT = 0.1
 
@@ -45,7 +45,7 @@ def main() -> None:
     """Command line, see the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('out', type=Path, metavar='OUT.npz')
-    parser.add_argument('--scenes', type=int, default=3000)
+    parser.add_argument('--scenes', type=int, default=3600)
     parser.add_argument('--rounds', type=int, default=4000)
     parser.add_argument('--seed', type=int, default=100)
     options = parser.parse_args()
@@ -82,7 +82,7 @@ def _examples_of(
         features = [wrist_features(limb.widths) for limb in group] + [
             np.zeros((len(CUTS), FEATURES), np.float32)
         ] * len(none)
-        possible = [possible_cuts(limb.reach_m) for limb in group] + list(none > 0)
+        possible = [possible_cuts(limb) for limb in group] + list(none > 0)
         yield (
             np.concatenate(features),
             np.concatenate([*qualities, *none]),
