@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.datasets.depth_scenes import DepthScene, DepthScenes
 from hand_mesh_ros.detection.detection import HandBox
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError, FrameError
-from hand_mesh_ros.evaluation import mask_quality, wrist_fit
-from hand_mesh_ros.evaluation.depth_scenes import DepthScene, DepthScenes
+from hand_mesh_ros.evaluation import mask_quality
 from hand_mesh_ros.rendering.depth_camera import camera_depth
 from hand_mesh_ros.segmentation import MaskSettings, hand_masks
 from hand_mesh_ros.segmentation.wrist import WRIST_FILE, load_wrist_finder
+from hand_mesh_ros.training import wrist_fit
 
 CAMERA = Camera.from_fov(640, 480)
 

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.datasets.depth_scenes import DepthScene, DepthScenes
 from hand_mesh_ros.detection.detection import HandBox
 from hand_mesh_ros.errors import ConfigurationError
-from hand_mesh_ros.evaluation.depth_scenes import DepthScene, DepthScenes
 from hand_mesh_ros.rendering.depth_camera import camera_depth
 from hand_mesh_ros.segmentation import HandMasks, hand_masks
 

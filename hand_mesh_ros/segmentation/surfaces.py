@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -66,20 +67,12 @@ def find_surfaces(depth_m: np.ndarray, camera: Camera, min_depth_m: float, max_d
     return Surfaces(stride, depth, label, pitch, radius_px * pitch, points, _extents(label, label.max()))
 
 
-_slopes_of: dict[tuple[Camera, int], tuple[np.ndarray, np.ndarray]] = {}
-
-
+@lru_cache(maxsize=4)
 def _slopes(camera: Camera, stride: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """x / z and y / z (h,w) float32 of the reduced image's pixels."""
-    if (camera, stride) not in _slopes_of:
-        ys, xs = np.mgrid[: shape[0], : shape[1]] * stride + (stride - 1) / 2.0
-        rays = camera.rays(np.column_stack([xs.ravel(), ys.ravel()])).astype(np.float32)
-        _slopes_of.clear()
-        _slopes_of[camera, stride] = (
-            np.nan_to_num(rays[:, 0]).reshape(shape),
-            np.nan_to_num(rays[:, 1]).reshape(shape),
-        )
-    return _slopes_of[camera, stride]
+    """x / z and y / z (h,w) float32 of the reduced image's pixels; 0 where the lens shows nothing."""
+    ys, xs = np.mgrid[: shape[0], : shape[1]] * stride + (stride - 1) / 2.0
+    rays = np.nan_to_num(camera.rays(np.column_stack([xs.ravel(), ys.ravel()]))).astype(np.float32)
+    return rays[:, 0].reshape(shape), rays[:, 1].reshape(shape)
 
 
 @compiled

@@ -65,12 +65,10 @@ class WristFinder:
 
 def possible_cuts(limb: Limb) -> np.ndarray:
     """Which of ``CUTS`` (N,) bool that limb may have: not beyond its other end, nor through its fingers."""
-    possible = limb.reach_m + 0.5 * BIN_M >= CUTS * BIN_M
-    large = BIN_M * np.cumsum(limb.widths[1])[CUTS - 1] >= _LEAST_AREA_M2
-    if (possible & large).any():
-        possible &= large
-    possible[0] |= not possible.any()
-    return possible
+    within = limb.reach_m + 0.5 * BIN_M >= CUTS * BIN_M
+    within[0] = True
+    large = within & (BIN_M * np.cumsum(limb.widths[1])[CUTS - 1] >= _LEAST_AREA_M2)
+    return large if large.any() else within
 
 
 def wrist_features(widths: np.ndarray) -> np.ndarray:
@@ -86,7 +84,7 @@ def wrist_features(widths: np.ndarray) -> np.ndarray:
 
 @cache
 def load_wrist_finder(path: Path = WRIST_FILE) -> WristFinder:
-    """Read what ``python -m hand_mesh_ros.evaluation.wrist_fit`` wrote.
+    """Read what ``python -m hand_mesh_ros.training.wrist_fit`` wrote.
 
     :raises FileFormatError: the file cannot be read, or holds something else.
     """
@@ -102,5 +100,5 @@ def load_wrist_finder(path: Path = WRIST_FILE) -> WristFinder:
     hidden = len(finder.outer) if finder.outer.ndim == 1 else -1
     shapes = (FEATURES,), (FEATURES, hidden), (hidden,)
     if (finder.mean.shape, finder.inner.shape, finder.inner_bias.shape) != shapes:
-        raise FileFormatError(f'{path}: is of another version; run hand_mesh_ros.evaluation.wrist_fit again')
+        raise FileFormatError(f'{path}: is of another version; run hand_mesh_ros.training.wrist_fit again')
     return finder

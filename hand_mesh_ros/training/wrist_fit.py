@@ -1,6 +1,6 @@
 """Learns from rendered scenes where hands end: what ``segmentation.wrist`` reads.
 
-Run as ``python -m hand_mesh_ros.evaluation.wrist_fit [--scenes N] [--seed S] OUT.npz``.
+Run as ``python -m hand_mesh_ros.training.wrist_fit [--scenes N] [--seed S] OUT.npz``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hand_mesh_ros.camera import Camera
-from hand_mesh_ros.evaluation.depth_scenes import DepthScene, DepthScenes
+from hand_mesh_ros.datasets.depth_scenes import DepthScene, DepthScenes
 from hand_mesh_ros.rendering.depth_camera import camera_depth
 from hand_mesh_ros.segmentation.limbs import BIN_M, Limb
 from hand_mesh_ros.segmentation.masks import MaskSettings, limb_choices
