@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import cv2
@@ -25,18 +25,21 @@ class CompanionFiles:
     ``clip_000012.png``.
     """
 
-    def __init__(self, folder: Path, suffixes: Sequence[str]) -> None:
+    def __init__(self, folder: Path, suffixes: Sequence[str], left_out: Collection[Path] = ()) -> None:
         """List the files of ``folder`` and its subfolders that end in ``suffixes``; the first one goes first.
+
+        :param left_out: folders whose files are none of these, such as those of the output.
 
         :raises ConfigurationError: a folder that is not there, or without any such file.
         """
         if not folder.is_dir():
             raise ConfigurationError(f'{folder}: no such folder')
         self._folder, self._suffixes = folder, tuple(suffixes)
+        written = {path.resolve() for path in left_out}
         self._files: dict[tuple[str, str], Path] = {}  # by subfolder and base name
         for suffix in suffixes:
             for file in sorted([*folder.glob('*'), *folder.glob('*/*')]):
-                if file.suffix.lower() == suffix and not file.name.startswith('.') and file.is_file():
+                if file.suffix.lower() == suffix and _is_one(file, written):
                     subfolder = '' if file.parent == folder else file.parent.name
                     self._files.setdefault((subfolder, file.stem), file)
         if not self._files:
@@ -63,6 +66,10 @@ class CompanionFiles:
             names = ' or '.join(_base_name(source, index) + suffix for suffix in self._suffixes)
             raise FileFormatError(f'{self._folder}: has no {names} for {frame}{source}')
         return file
+
+
+def _is_one(file: Path, left_out: Collection[Path]) -> bool:
+    return not file.name.startswith('.') and file.is_file() and file.parent.resolve() not in left_out
 
 
 def _base_name(source: Path, index: int) -> str:

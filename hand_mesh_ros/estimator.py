@@ -63,6 +63,7 @@ class HandMeshEstimator:
         hand_length_m: float | None = None,
         side: Side = 'right',
         refinement: str = REFINEMENTS[0],
+        refinement_weights: Path | str | None = None,
         detector: Detector | None = None,
     ) -> None:
         """Load the hand model, the detector and the method.
@@ -84,6 +85,8 @@ class HandMeshEstimator:
         :param side: of ``mask2hand``: of hands of which no box says the side; a mask does not tell.
         :param refinement: of ``mask2hand``, one of ``reconstruction.REFINEMENTS``: what is done to a hand
             that does not quite fill its mask. Not where there is depth, onto which hands are laid.
+        :param refinement_weights: of its ``vertices``, a file that ``hand-mesh train
+            mask2hand-refinement`` wrote; None for that of the package.
         :param detector: instead of MediaPipe Hands; ``mask2hand`` has no use for one.
         :raises ConfigurationError: a setting that cannot work, or a method whose requirements are missing.
         :raises FileFormatError: a file of a hand model or of weights that is none.
@@ -97,6 +100,7 @@ class HandMeshEstimator:
         }
         self.faces: dict[Side, np.ndarray] = {name: model.faces for name, model in self.models.items()}
         self.method = method
+        self.refinement = refinement if method in MASK_METHODS else 'none'
         self._reconstructor = make_reconstructor(
             method,
             self.models,
@@ -106,6 +110,7 @@ class HandMeshEstimator:
             threads=threads,
             streaming=streaming,
             refinement=refinement,
+            refinement_weights=None if refinement_weights is None else Path(refinement_weights),
         )
         self.backend = self._reconstructor.backend
         self.weights_hash = self._reconstructor.weights_hash
@@ -144,6 +149,8 @@ class HandMeshEstimator:
         seen = self._observed(image, camera, mask, depth_m)
         timing_ms: dict[str, float] = {}
         detections = self._detections(seen, boxes, timing_ms)
+        if not detections:
+            self.forget()
         detected = time.perf_counter()
         hands, unresolved = [], []
         parts_ms = dict.fromkeys(self._reconstructor.timing_ms, 0.0)
@@ -228,6 +235,10 @@ class HandMeshEstimator:
         except FrameError:
             fitted = None
         return fitted or hand
+
+    def forget(self) -> None:
+        """What comes next is no continuation: hands that were followed from frame to frame are forgotten."""
+        self._reconstructor.forget()
 
     def close(self) -> None:
         """Release the detector; the estimator cannot be used after."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.errors import FrameError
-from hand_mesh_ros.image import checked_rgb
+from hand_mesh_ros.image import MAX_SIDE_PX, MIN_SIDE_PX, checked_rgb
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,10 @@ class Observation:
 
     def _check_size(self, name: str, plane: np.ndarray) -> None:
         height, width = plane.shape[:2]
+        if min(height, width) < MIN_SIDE_PX or max(height, width) > MAX_SIDE_PX:
+            raise FrameError(
+                f'{name} is {width}x{height}, a side may have {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels'
+            )
         if (self.camera.width, self.camera.height) != (width, height):
             raise FrameError(
                 f'{name} is {width}x{height}, its camera {self.camera.width}x{self.camera.height}'

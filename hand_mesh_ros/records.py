@@ -48,6 +48,7 @@ def run_record(estimator: HandMeshEstimator) -> dict[str, Any]:
         'method': estimator.method,
         'backend': estimator.backend,
         'weights_hash': estimator.weights_hash,
+        'refinement': estimator.refinement,
         'hand_model': {'name': model.name, 'license': model.license, 'sha256': model.sha256},
         'keypoints': KEYPOINT_NAMES,
         'joints': JOINT_NAMES,

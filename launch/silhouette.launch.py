@@ -39,6 +39,11 @@ def generate_launch_description():
             description='Topic of the masks between the two nodes.',
         ),
         DeclareLaunchArgument(
+            'hand_boxes',
+            default_value='hand_boxes',
+            description='Topic of boxes from a detector of yours; see use_boxes and detector in params_file.',
+        ),
+        DeclareLaunchArgument(
             'params_file',
             default_value=in_share('config', 'silhouette.yaml'),
             description='Parameters of both nodes.',
@@ -103,6 +108,7 @@ def generate_launch_description():
             ('depth', LaunchConfiguration('depth')),
             ('camera_info', LaunchConfiguration('camera_info')),
             ('hand_mask', LaunchConfiguration('mask')),
+            ('hand_boxes', LaunchConfiguration('hand_boxes')),
         ],
         output='screen',
         emulate_tty=True,

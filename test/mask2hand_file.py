@@ -15,11 +15,11 @@ from hand_mesh_ros.networks.rotations import six_numbers
 from hand_mesh_ros.networks.weights import save_weights
 
 
-def write_mask2hand(path: Path) -> Path:
+def write_mask2hand(path: Path, hypotheses: int = 2) -> Path:
     """Weights of a network that sees the same flat, upright hand in every crop, as several hypotheses."""
     torch.manual_seed(0)
     configuration = Mask2HandConfiguration(
-        image_size=64, channels=(8, 8, 8, 8), map_width=8, width=16, blocks=1, hypotheses=2
+        image_size=64, channels=(8, 8, 8, 8), map_width=8, width=16, blocks=1, hypotheses=hypotheses
     )
     network = Mask2Hand(configuration)
     turns = np.zeros((16, 3))

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mask2hand_file import write_mask2hand
 from training_runs import ALONE, LOOP, assert_resumes, rows_of
 
 from hand_mesh_ros.camera import Camera
@@ -222,19 +223,20 @@ def test_a_killed_adaptation_resumes(crops, mask2hand_weights, tmp_path, monkeyp
         adapt_mask2hand(objective, tmp_path / 'whole', ALONE, resume=True)
 
 
-def test_adapting_raises_the_overlap_of_masks_not_learned_from(crops, mask2hand_weights, tmp_path):
+def test_adapting_raises_the_overlap_of_masks_not_learned_from(crops, tmp_path):
+    weights = write_mask2hand(tmp_path / 'one.safetensors', hypotheses=1)
     loop = replace(LOOP, steps=30, batch_size=8, learning_rate=5e-3, evaluate_every=15, log_every=15)
     configuration = replace(SMALL, loop=loop, labelled=0, loss=replace(SMALL.loss, before=0.0))
-    objective = AdaptationObjective(configuration, crops, MODEL, ALONE.device, mask2hand_weights)
+    objective = AdaptationObjective(configuration, crops, MODEL, ALONE.device, weights)
     assert objective.held_out == 5
-    before = objective.judged(mask2hand_weights)
-    assert adapt_mask2hand(objective, tmp_path, ALONE)
-    after = objective.judged(tmp_path / 'best.safetensors')
+    before = objective.judged(weights)
+    assert adapt_mask2hand(objective, tmp_path / 'run', ALONE)
+    after = objective.judged(tmp_path / 'run' / 'best.safetensors')
     assert set(before) == {'overlap', 'missed'} and before['missed'] == pytest.approx(1 - before['overlap'])
     assert after['overlap'] > before['overlap'] + 0.05
-    best = max(float(row['overlap']) for row in rows_of(tmp_path / 'evaluation.csv'))
+    best = max(float(row['overlap']) for row in rows_of(tmp_path / 'run' / 'evaluation.csv'))
     assert after['overlap'] == pytest.approx(best, abs=0.01)  # half precision changes nothing
-    losses = [float(row['loss']) for row in rows_of(tmp_path / 'training.csv')]
+    losses = [float(row['loss']) for row in rows_of(tmp_path / 'run' / 'training.csv')]
     assert losses[-1] < losses[0]
 
 

@@ -156,7 +156,7 @@ def test_images_take_depth_with_other_methods_too(recording, tmp_path, capsys):
     [
         (['--method', 'mask2hand'], 'mask2hand needs --masks DIR or --depth DIR'),
         (['--method', 'mask2hand', '--masks', 'missing'], 'missing: no such folder'),
-        (['--method', 'fit', '--masks', 'masks'], 'fit needs a SOURCE'),
+        (['--method', 'fit', '--masks', 'masks'], '--masks is for --method mask2hand'),
         (['--method', 'fit'], 'fit needs a SOURCE'),
         (['--method', 'mask2hand', '--depth', 'depth'], '--depth needs the intrinsics'),
         (['--method', 'mask2hand', '--masks', 'images/empty'], 'no file in it'),

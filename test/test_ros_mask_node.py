@@ -43,6 +43,10 @@ class MaskRig:
         self.masks: dict[Stamp, Image] = {}
         rig.node.create_subscription(Image, 'hand_mask', self._on_mask, 10)
         assert rig.wait(lambda: rig.node.count_publishers('hand_mask'))
+        assert rig.wait(lambda: rig.depth.get_subscription_count() and rig.info.get_subscription_count())
+        # A writer knows of a reader before the reader knows of it; what comes between is lost
+        assert rig.wait(lambda: rig.diagnostics)
+        rig.spin(1.0)
 
     def _on_mask(self, message: Image) -> None:
         self.masks[message.header.stamp.sec, message.header.stamp.nanosec] = message

@@ -88,7 +88,9 @@ def test_the_shipped_file_holds_every_parameter_with_its_default(make_node):
 
 def test_the_shipped_file_of_an_rgbd_camera_turns_depth_on(make_node):
     file = str(CONFIG.with_name('hand_mesh_rgbd.yaml'))
-    changed = dataclasses.replace(NodeParameters(), use_depth=True, require_calibration=True)
+    changed = dataclasses.replace(
+        NodeParameters(), use_depth=True, require_depth=True, require_calibration=True
+    )
     assert declare_parameters(make_node('--params-file', file), NodeParameters) == changed
 
 
@@ -97,7 +99,7 @@ def test_the_shipped_file_of_a_depth_camera_is_for_two_nodes(make_node, namespac
     file = CONFIG.with_name('silhouette.yaml')
     arguments = ('--params-file', str(file))
     changed = dataclasses.replace(
-        NodeParameters(), method='mask2hand', use_depth=True, require_calibration=True
+        NodeParameters(), method='mask2hand', use_depth=True, require_depth=True, require_calibration=True
     )
     hand_mesh = make_node(*arguments, name='hand_mesh', namespace=namespace)
     assert declare_parameters(hand_mesh, NodeParameters) == changed

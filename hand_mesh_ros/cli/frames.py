@@ -15,7 +15,7 @@ import numpy as np
 from hand_mesh_ros.depth_files import DEPTH_SUFFIXES, MASK_SUFFIXES, CompanionFiles, read_depth, read_mask
 from hand_mesh_ros.errors import ConfigurationError
 from hand_mesh_ros.reconstruction import MASK_METHODS
-from hand_mesh_ros.sources import Frame, list_sources, read_frames
+from hand_mesh_ros.sources import Frame, is_video, list_sources, read_frames
 
 #: What a mask is drawn with when it is the picture: not white, which would hide what is drawn over it.
 _MASK_GREY = 160
@@ -48,10 +48,14 @@ class Frames:
         self._of_masks: bool = arguments.method in MASK_METHODS
         if self._of_masks and not folders:
             raise ConfigurationError(f'method {arguments.method} needs --masks DIR or --depth DIR')
+        if arguments.masks and not arguments.depth and not self._of_masks:
+            raise ConfigurationError(
+                f'--masks is for --method mask2hand, or goes with --depth; the method is {arguments.method}'
+            )
         if arguments.depth and not (arguments.camera or arguments.cameras):
             raise ConfigurationError('--depth needs the intrinsics of its camera: --camera or --cameras')
-        self._masks = CompanionFiles(arguments.masks, MASK_SUFFIXES) if arguments.masks else None
-        self._depth = CompanionFiles(arguments.depth, DEPTH_SUFFIXES) if arguments.depth else None
+        self._masks = CompanionFiles(arguments.masks, MASK_SUFFIXES, outputs) if arguments.masks else None
+        self._depth = CompanionFiles(arguments.depth, DEPTH_SUFFIXES, outputs) if arguments.depth else None
         self._folders = {'mask': arguments.masks, 'depth image': arguments.depth}
         self._missing: Counter[str] = Counter()
         #: whether the files are masks or depth images themselves
@@ -69,7 +73,8 @@ class Frames:
     def of(self, file: Path) -> Iterator[Look]:
         """The frames of one of ``files``, in order.
 
-        :raises FileFormatError: a file that cannot be read, or has no mask where the method needs one.
+        :raises FileFormatError: a file that cannot be read, or an image without a mask where the method needs
+            one; frames of a video that have none show no hands.
         """
         start = time.perf_counter()
         if self._alone:
@@ -79,6 +84,8 @@ class Frames:
             return
         for frame in read_frames(file):
             mask, depth_m = self._companions(file, frame.index)
+            if self._of_masks and mask is None and depth_m is None:  # of a video: its other frames may have
+                mask = np.zeros(frame.image.shape[:2], bool)
             yield Look(frame, mask, depth_m, 1e3 * (time.perf_counter() - start))
             start = time.perf_counter()
 
@@ -91,7 +98,7 @@ class Frames:
     def _companions(self, file: Path, index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         mask_file = None if self._masks is None else self._masks.find(file, index)
         depth_file = None if self._depth is None else self._depth.find(file, index)
-        if self._of_masks and mask_file is None and depth_file is None:
+        if self._of_masks and mask_file is None and depth_file is None and not is_video(file):
             for companions in (self._masks, self._depth):
                 if companions is not None:
                     companions.of(file, index)  # raises, and says what is missing

@@ -51,6 +51,13 @@ def add_estimator_options(parser: argparse.ArgumentParser) -> None:
         help='of mask2hand without depth: how a hand is made to fill its mask; vertices moves these alone, '
         'which parameters then give no longer (default: %(default)s)',
     )
+    group.add_argument(
+        '--refinement-weights',
+        type=Path,
+        metavar='FILE',
+        help='of --refinement vertices: what hand-mesh train mask2hand-refinement wrote (default: that of '
+        'the package)',
+    )
 
 
 def add_method_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -100,6 +107,7 @@ def make_estimator(arguments: argparse.Namespace, *, streaming: bool) -> HandMes
         hand_length_m=arguments.hand_length,
         side=arguments.side,
         refinement=arguments.refinement,
+        refinement_weights=arguments.refinement_weights,
     )
 
 

@@ -94,7 +94,10 @@ def _of_cameras(reader: Any) -> list[Any]:
 def _mask_connections(bag: Path, connections: list[Any], topic: str | None) -> list[Any]:
     images = [connection for connection in connections if connection.msgtype == _IMAGE]
     there = sorted({connection.topic for connection in images})
-    wanted = [name for name in there if (name.endswith(DEFAULT_TOPIC) if topic is None else name == topic)]
+    if topic is None:
+        wanted = [name for name in there if name.endswith(DEFAULT_TOPIC)]
+    else:
+        wanted = [name for name in there if name.lstrip('/') == topic.lstrip('/')]
     if len(wanted) != 1:
         what = f'topic {topic}' if topic is not None else f'one topic ending in {DEFAULT_TOPIC}'
         raise ConfigurationError(

@@ -25,6 +25,9 @@ _PIECE_SHARE, _GAP_SHARE = 0.25, 0.08
 #: much further than the box, as a share of its sides.
 _OWN_SHARE, _BOX_MARGIN = 0.7, 0.1
 
+#: So many blobs, largest first, are looked at: a mask of more of them is noise.
+_MOST_BLOBS = 16
+
 #: A mask tells nothing of the side.
 _SIDE_SCORE = 0.5
 
@@ -56,8 +59,9 @@ def _hands(mask: np.ndarray) -> Iterator[np.ndarray]:
     solid = np.bincount(labels[full > 0], minlength=count) >= _LEAST_SOLID * areas
     solid[0] = False
     left = solid & (areas <= _LARGEST_SHARE * mask.size)
-    for label in np.argsort(-areas, kind='stable'):
-        if left[label] and areas[label] >= LEAST_PIXELS:
+    large = [k for k in np.argsort(-areas, kind='stable') if left[k] and areas[k] >= LEAST_PIXELS]
+    for label in large[:_MOST_BLOBS]:
+        if left[label]:
             near = np.unique(labels[_surroundings(labels == label, int(areas[label]))])
             own = [k for k in near if left[k] and (k == label or areas[k] < _PIECE_SHARE * areas[label])]
             left[own] = False
@@ -77,7 +81,7 @@ def _surroundings(blob: np.ndarray, area: int) -> np.ndarray:
 
 def _in_box(hands: list[np.ndarray], box: HandBox) -> Detection:
     nothing = Detection(box.side, 0.0, 0.0, np.asarray(box.bbox_px, np.float32), None, None, None)
-    if not hands:
+    if not hands or not np.isfinite(box.bbox_px).all():
         return nothing
     inside = _pixels_of(hands[0].shape, box.bbox_px, 0.0)
     counts = [np.count_nonzero(hand[inside]) for hand in hands]

@@ -10,6 +10,7 @@ import numpy as np
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.datasets.annotated import AnnotatedHand
+from hand_mesh_ros.depth_files import read_mask
 from hand_mesh_ros.detection.detection import Detection, Detector
 from hand_mesh_ros.detection.masks import hands_in_mask
 from hand_mesh_ros.errors import FileFormatError, FrameError
@@ -127,7 +128,7 @@ def compare(
 
 def _read_mask(path: Path, image: np.ndarray) -> np.ndarray:
     """(H,W) bool: what is bright in the picture at ``path``."""
-    mask = read_image(path).max(axis=2) > 127
+    mask = read_mask(path)
     if mask.shape != image.shape[:2]:
         (rows, columns), (height, width) = mask.shape, image.shape[:2]
         raise FileFormatError(f'{path}: is {columns}x{rows}, its image {width}x{height}')

@@ -51,6 +51,7 @@ def make_reconstructor(
     use_image: bool = True,
     streaming: bool = False,
     refinement: str = REFINEMENTS[0],
+    refinement_weights: Path | None = None,
 ) -> Reconstructor:
     """The reconstructor of a name in METHODS.
 
@@ -61,6 +62,7 @@ def make_reconstructor(
     :param use_image: of ``maskhand``; False lets the network do with what the detector says.
     :param streaming: of ``mask2hand``: what is looked at are frames of one stream.
     :param refinement: of ``mask2hand``: a name in REFINEMENTS.
+    :param refinement_weights: of its ``vertices``; None for those of the package.
     :raises ConfigurationError: a setting that cannot work, or a method whose requirements are missing.
     :raises FileFormatError: a file of weights that is none.
     """
@@ -72,13 +74,14 @@ def make_reconstructor(
         return FitReconstructor(models, hand_length_m)
     if method == 'mask2hand':
         silhouettes = load_silhouette_network(weights, threads)
+        moves_vertices = refinement == 'vertices'
         return Mask2HandReconstructor(
             models,
             silhouettes,
             hand_length_m,
             streaming,
             refine=refinement == 'outline',
-            refinement=load_silhouette_refinement(None, threads) if refinement == 'vertices' else None,
+            refinement=load_silhouette_refinement(refinement_weights, threads) if moves_vertices else None,
         )
     network = load_hand_network(weights, sampling_steps, threads, use_image)
     return MaskHandReconstructor(models, network, hand_length_m)

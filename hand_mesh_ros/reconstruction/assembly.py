@@ -21,6 +21,10 @@ class Reconstructor(Protocol):
     weights_hash: str  #: SHA-256 of the network's weights, hexadecimal; empty when the method has none
     timing_ms: dict[str, float]  #: milliseconds that parts of the last reconstruction took, always the same
 
+    def forget(self) -> None:
+        """Take what comes next for the beginning of a stream: no hand was there before."""
+        ...
+
     def reconstruct(self, observation: Observation, detection: Detection) -> Hand | None:
         """The hand of ``detection`` in ``observation``; None where nothing can be said of it.
 

@@ -46,6 +46,9 @@ class FitReconstructor:
             betas=self._betas[detection.side],
         )
 
+    def forget(self) -> None:
+        """Nothing to do: each frame is looked at by itself."""
+
     def reconstruct(self, observation: Observation, detection: Detection) -> Hand | None:
         """See :class:`Reconstructor`. Raises FrameError for landmarks that no hand can have."""
         camera = observation.camera

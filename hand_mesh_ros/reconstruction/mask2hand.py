@@ -100,6 +100,11 @@ class Mask2HandReconstructor:
         self._shape = LearnedShape(models['right'], network.hand_model_hash, hand_length_m)
         self._history = _History() if streaming else None
 
+    def forget(self) -> None:
+        """See :class:`Reconstructor`."""
+        if self._history is not None:
+            self._history = _History()
+
     def reconstruct(self, observation: Observation, detection: Detection) -> Hand | None:
         """See :class:`Reconstructor`. Raises FrameError for a mask that no hand can have.
 

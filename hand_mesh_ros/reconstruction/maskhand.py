@@ -56,6 +56,9 @@ class MaskHandReconstructor:
         self._length_given = hand_length_m is not None
         self._shape = LearnedShape(models['right'], network.hand_model_hash, hand_length_m)
 
+    def forget(self) -> None:
+        """Nothing to do: each frame is looked at by itself."""
+
     def reconstruct(self, observation: Observation, detection: Detection) -> Hand | None:
         """See :class:`Reconstructor`. Raises FrameError for landmarks that no hand can have.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -32,7 +33,7 @@ class Dropped(Exception):
         self.reason = reason
 
 
-class FrameNode(Node):
+class FrameNode(Node, ABC):
     """Looks at the newest frame there is, in a thread of its own, and publishes what it sees.
 
     ``configure`` loads, ``activate`` starts to listen; ``deactivate`` and ``cleanup`` undo them. A node
@@ -45,25 +46,25 @@ class FrameNode(Node):
         self._what = what
         self._statistics = Statistics()
 
+    @abstractmethod
     def configure(self) -> None:
         """Load what is needed, and announce it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cleanup(self) -> None:
         """Release what ``configure`` loaded; not while a frame is in work, which uses it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _streams(self) -> Streams:
         """What to listen to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _look_at(self, frame: Frame) -> None:
         """Publish what is seen, and count the frame; in the worker's thread.
 
         :raises Dropped: nothing is to be published.
         :raises FrameError: the frame cannot be used.
         """
-        raise NotImplementedError
 
     def _own_problems(self) -> list[str]:
         """What seems to be wrong beside missing and dropped pictures, in sentences."""
@@ -105,6 +106,8 @@ class FrameNode(Node):
         try:
             if stamp.sec < 0:
                 raise FrameError(f'its stamp is negative: {stamp.sec} s')
+            if self._inputs.streams.with_depth and frame.depth is None:
+                self._statistics.lack(NO_DEPTH)
             self._look_at(frame)
         except Dropped as dropped:
             self._drop(dropped.reason, dropped)

@@ -97,6 +97,10 @@ class Inputs:
             CameraInfo, 'camera_info', self._on_camera_info, _input_qos()
         )
         self._picture_input = self._subscribe_to_pictures()
+        #: Full names of the topics of the pictures and of the calibration. (Asked of a subscription, they
+        #: would be gone with it, while a frame is still in work.)
+        self.topic: str = self._picture_input.topic_name
+        self.info_topic: str = self._info_input.topic_name
         self._depth_input = (
             self._subscribe(Image, node.resolve_topic_name('depth'), self._on_depth, _DEPTH_QUEUE)
             if streams.with_depth
@@ -114,18 +118,6 @@ class Inputs:
             if streams.with_depth
             else None
         )
-
-    @property
-    def topic(self) -> str:
-        """Full name of the topic of the pictures."""
-        name: str = self._picture_input.topic_name
-        return name
-
-    @property
-    def info_topic(self) -> str:
-        """Full name of the topic of the calibration."""
-        name: str = self._info_input.topic_name
-        return name
 
     def info_of(self, header: Header) -> CameraInfo | None:
         """The CameraInfo of the picture's own stamp; else, as cameras seldom change, the newest."""
@@ -200,8 +192,6 @@ class Inputs:
         self._boxes_pairing.add_second(_stamp(boxes.header), boxes)
 
     def _on_picture_and_depth(self, picture: Picture, depth: Image | None) -> None:
-        if depth is None:
-            self._statistics.lack(NO_DEPTH)
         self._on_frame(Frame(picture, depth))
 
     def _on_frame(self, frame: Frame) -> None:
@@ -229,5 +219,5 @@ def _size(frame: Frame) -> int:
 
 def _why_missing(subscription: Subscription | None, what: str, came: bool) -> str:
     topic = '' if subscription is None else subscription.topic_name
-    why = f'{what} come, but none with their stamps' if came else 'none come'
+    why = f'{what} come, but not with their stamps' if came else 'none come'
     return f'no {what} for them on {topic}: {why}'

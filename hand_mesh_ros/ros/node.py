@@ -12,6 +12,7 @@ from sensor_msgs.msg import Image
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.errors import FrameError
 from hand_mesh_ros.estimator import HandMeshEstimator
+from hand_mesh_ros.hand import ScaleSource
 from hand_mesh_ros.reconstruction import MASK_METHODS
 from hand_mesh_ros.ros import messages
 from hand_mesh_ros.ros.camera_info import camera_for_image
@@ -25,6 +26,9 @@ from hand_mesh_ros.ros.warm_up import warm_up
 #: What a picture had to do without.
 _GOOD_DEPTH = 'usable depth'
 
+#: Frames farther apart than this by their stamps are no continuation of each other, seconds.
+_STREAM_GAP_S = 1.0
+
 
 class HandMeshNode(FrameNode):
     """Publishes the hands in the newest image, or those of the newest mask."""
@@ -34,6 +38,7 @@ class HandMeshNode(FrameNode):
         super().__init__('hand_mesh', 'hands')
         self._settings = declare_parameters(self, NodeParameters)
         self._calibration_problem = ''
+        self._last_stamp_s = float('-inf')
 
     def configure(self) -> None:
         """Load hand model, detector and network, run them once, announce them on ~/info.
@@ -90,12 +95,22 @@ class HandMeshNode(FrameNode):
             seen = image = rgb_from_message(frame.picture)
         camera = self._camera_of(frame, seen, settings)
         depth_m = None if frame.depth is None else self._usable_depth(frame.depth, camera)
+        metric_only = settings.use_depth and settings.require_depth
+        if metric_only and depth_m is None:
+            raise Dropped('no depth', 'it has no usable depth, and require_depth is set')
         boxes = None if frame.boxes is None else messages.boxes_from_message(frame.boxes)
+        stamp_s = header.stamp.sec + 1e-9 * header.stamp.nanosec
+        if not 0.0 <= stamp_s - self._last_stamp_s < _STREAM_GAP_S:
+            self._estimator.forget()
+        self._last_stamp_s = stamp_s
         start = time.monotonic()
         estimate = self._estimator.estimate(image, camera, boxes, mask=mask, depth_m=depth_m)
         inference_ms = 1e3 * (time.monotonic() - start)
         network_ms = estimate.timing_ms.get('network') if estimate.hands else None
-        self._outputs.publish(header, seen, camera, estimate.hands, settings)
+        hands = estimate.hands
+        if metric_only:
+            hands = tuple(hand for hand in hands if hand.scale_source == ScaleSource.DEPTH)
+        self._outputs.publish(header, seen, camera, hands, settings)
         self._statistics.frame_out(inference_ms, 1e3 * self._age_s(header), network_ms)
 
     def _camera_of(self, frame: Frame, seen: np.ndarray, settings: NodeParameters) -> Camera:

@@ -84,7 +84,8 @@ class NodeParameters:
     detector: str = parameter(
         'mediapipe',
         'How hands are found: mediapipe looks for them; boxes takes them from the topic hand_boxes, paired '
-        'with the image by stamp. mask2hand finds them in the mask, and takes sides alone from boxes.',
+        'with the image by stamp. mask2hand then looks in the mask only where boxes are, and '
+        'takes sides from them.',
         choices=('mediapipe', 'boxes'),
         read_only=True,
     )
@@ -118,7 +119,15 @@ class NodeParameters:
         read_only=True,
     )
     min_score: float = parameter(
-        0.5, 'Detections scored lower than this are left out.', limits=(0.0, 1.0), read_only=True
+        0.5,
+        'Detections scored lower than this are left out. Not of mask2hand.',
+        limits=(0.0, 1.0),
+        read_only=True,
+    )
+    require_depth: bool = parameter(
+        False,
+        'With use_depth: drop images and masks without usable depth, and leave out hands that it says '
+        'nothing of; else these are published at the distance that fits the assumed size of hands.',
     )
     hand_length_m: float = parameter(
         0.0,
@@ -129,7 +138,8 @@ class NodeParameters:
     )
     image_transport: str = parameter(
         'raw',
-        'raw takes sensor_msgs/Image on image; compressed, sensor_msgs/CompressedImage on image/compressed.',
+        'raw takes sensor_msgs/Image on image; compressed, sensor_msgs/CompressedImage on image/compressed. '
+        'Masks and depth are always raw.',
         choices=('raw', 'compressed'),
         read_only=True,
     )

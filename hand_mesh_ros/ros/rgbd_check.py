@@ -65,6 +65,11 @@ class Run:
         """For tables and folders."""
         return f'{self.method}{" + depth" if self.with_depth else ""}'
 
+    @property
+    def listeners(self) -> int:
+        """How many nodes subscribe to what is looked at first: to depth for masks, to images else."""
+        return 2 if self.of_masks and self.with_depth else 1
+
 
 @dataclass(frozen=True)
 class Row:
@@ -183,7 +188,7 @@ def _play(clip: RgbdClip, run: Run, folder: Path, weights: Path | None, rate_hz:
 
             def are_ready() -> bool:
                 asks = watcher.count_subscribers('depth' if run.of_masks else 'image')
-                return recorder.counts['hand_mesh/info'] > 0 and asks > 0
+                return recorder.counts['hand_mesh/info'] > 0 and asks >= run.listeners
 
             spin_for(watcher, _NODE_START_S, lambda: are_ready() or bool(dead()))
             if not are_ready():

@@ -152,6 +152,10 @@ class AdaptationObjective:
         if len(crops.masks) < 2:
             raise ConfigurationError(f'{len(crops.masks)} masks with a hand: there must be two at least')
         network, description = load_mask2hand(weights)
+        if description['hand_model']['sha256'] != model.sha256:
+            raise ConfigurationError(
+                f'{weights} learned another hand model than {model.name!r}: give its own with --hand-model'
+            )
         size = network.configuration.image_size
         if crops.masks.shape[-1] != size:
             raise ConfigurationError(f'masks of side {crops.masks.shape[-1]}, {weights} takes {size}')
