@@ -19,14 +19,14 @@ _TIPS = np.array(TIP_KEYPOINTS)
 
 
 def _descendants() -> np.ndarray:
-    """(16,16): 1 where the column's joint is the row's joint or hangs below it."""
     below = np.eye(16)
     for joint in range(15, 0, -1):
         below[JOINT_PARENTS[joint]] += below[joint]
     return below
 
 
-_DESCENDANTS = _descendants()
+#: (16,16): 1 where the column's joint is the row's joint or hangs below it
+DESCENDANTS = _descendants()
 
 
 class KeypointKinematics:
@@ -44,7 +44,7 @@ class KeypointKinematics:
         self._joints_by_betas, self._keypoints_by_betas = by_betas[:16], by_betas[16:]
         self._weights = np.eye(16)[model.keypoint_joints]
         self._weights[_TIPS] = model.weights[model.tip_vertices]
-        self._weights_below = self._weights @ _DESCENDANTS.T
+        self._weights_below = self._weights @ DESCENDANTS.T
         self._tip_posedirs = model.posedirs[model.tip_vertices].reshape(15, 135)
 
     def rest_keypoints(self, betas: np.ndarray) -> np.ndarray:
@@ -91,7 +91,7 @@ class KeypointKinematics:
         # A joint turns what hangs below it about its own position
         axes = rotations.copy()
         axes[1:] = rotations[1:] @ turns
-        levers = _DESCENDANTS @ carried - self._weights_below[:, :, None] * joints
+        levers = DESCENDANTS @ carried - self._weights_below[:, :, None] * joints
         jacobian[:, :, : POSE.stop] = -(skew(levers) @ axes).transpose(0, 2, 1, 3).reshape(21, 3, POSE.stop)
         jacobian[_TIPS, :, POSE] += blended[_TIPS] @ self._tips_by_pose(local, turns)
         jacobian[:, :, TRANSL] = np.eye(3)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hand_mesh_ros.hand_model.fit_terms import HandState
-from hand_mesh_ros.hand_model.keypoints import JOINT_PARENTS, TIP_KEYPOINTS
-from hand_mesh_ros.hand_model.kinematics import POSE, TRANSL
+from hand_mesh_ros.hand_model.keypoints import TIP_KEYPOINTS
+from hand_mesh_ros.hand_model.kinematics import DESCENDANTS, POSE, TRANSL
 from hand_mesh_ros.hand_model.model import JOINT_LEVELS, PARENTS, HandModel
 from hand_mesh_ros.hand_model.rotations import right_jacobian, rotation_matrices
 
@@ -18,17 +18,6 @@ LENGTH = TRANSL.stop
 COLUMNS = LENGTH + 1
 
 _TIPS = np.array(TIP_KEYPOINTS)
-
-
-def _descendants() -> np.ndarray:
-    """(16,16): 1 where the column's joint is the row's joint or hangs below it."""
-    below = np.eye(16)
-    for joint in range(15, 0, -1):
-        below[JOINT_PARENTS[joint]] += below[joint]
-    return below
-
-
-_DESCENDANTS = _descendants()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +57,7 @@ class VertexKinematics:
         own = np.eye(16)[model.keypoint_joints]
         own[_TIPS] = model.weights[model.tip_vertices]
         self._weights = np.concatenate([model.weights, own])
-        self._weights_below = self._weights @ _DESCENDANTS.T
+        self._weights_below = self._weights @ DESCENDANTS.T
         self._tips = len(model.v_template) + _TIPS
         longer, mean = model.rest(self.lengthening), model.rest(np.zeros(10))
         self._points_by_length = np.concatenate(
@@ -96,7 +85,7 @@ class VertexKinematics:
         carried = points @ rotations.transpose(0, 2, 1) + offsets[:, None]
         carried *= self._weights.T[:, :, None]
         moved = carried.sum(axis=0)
-        levers = (_DESCENDANTS @ carried.reshape(16, -1)).reshape(16, -1, 3)
+        levers = (DESCENDANTS @ carried.reshape(16, -1)).reshape(16, -1, 3)
         levers -= self._weights_below.T[:, :, None] * joints[:, None]
         axes = rotations.copy()
         axes[1:] = rotations[1:] @ right_jacobian(angles)

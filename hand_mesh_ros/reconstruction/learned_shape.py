@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hand_mesh_ros.hand_model.model import HandModel
+from hand_mesh_ros.hand_model.vertex_kinematics import lengthening
 
 
 class LearnedShape:
@@ -24,9 +25,7 @@ class LearnedShape:
         self._model = model
         self._knows_shape = model.sha256 == learned_hash
         self._start = np.zeros(10) if hand_length_m is None else model.betas_for_length(hand_length_m)
-        # Length is so nearly linear in betas that one direction serves all of them
-        longer = model.betas_for_length(1.01 * model.hand_length(np.zeros(10)))
-        self._lengthening = longer / np.linalg.norm(longer)
+        self._lengthening = lengthening(model)
 
     def betas(self, learned: np.ndarray) -> np.ndarray:
         """Betas (10,) of the hand, where the network told ``learned`` (10,)."""
