@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
-from hand_mesh_ros.sources import is_video
+from hand_mesh_ros.sources import decoded_file, is_video
 
 DEPTH_SUFFIXES = ('.png', '.npy')
 MASK_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.pgm')
@@ -86,7 +86,7 @@ def read_depth(path: Path) -> np.ndarray:
     """
     if path.suffix.lower() == '.npy':
         return _read_metres(path)
-    picture = _decode(path)
+    picture = decoded_file(path, cv2.IMREAD_UNCHANGED)
     if picture.dtype != np.uint16 or picture.ndim != 2:
         raise FileFormatError(
             f'{path}: {_described(picture)}; depth must be 16-bit greyscale in millimetres, or .npy in metres'
@@ -99,7 +99,7 @@ def read_mask(path: Path) -> np.ndarray:
 
     :raises FileFormatError: a file that cannot be read or is no such picture.
     """
-    picture = _decode(path)
+    picture = decoded_file(path, cv2.IMREAD_UNCHANGED)
     if picture.dtype != np.uint8:
         raise FileFormatError(f'{path}: {_described(picture)}; a mask must have 8 bits a channel')
     if picture.ndim == 3:
@@ -142,21 +142,6 @@ def write_picture(path: Path, picture: np.ndarray, quality: int = 95) -> None:
         path.write_bytes(cv2.imencode(path.suffix, picture, flags)[1].tobytes())
     except OSError as error:
         raise ConfigurationError(f'{path}: cannot be written: {error.strerror}') from error
-
-
-def _decode(path: Path) -> np.ndarray:
-    """The picture (H,W) or (H,W,C) of a file with the type that it has there."""
-    try:
-        picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-    except OSError as error:
-        raise FileFormatError(f'{path}: cannot be read: {error.strerror}') from error
-    except cv2.error as error:
-        raise FileFormatError(
-            f'{path}: cannot be read as a picture; is the file complete, and not huge? (OpenCV: {error.err})'
-        ) from error
-    if picture is None:
-        raise FileFormatError(f'{path}: cannot be read as a picture; is the file complete?')
-    return picture
 
 
 def _read_metres(path: Path) -> np.ndarray:

@@ -116,9 +116,17 @@ def read_image(path: Path) -> np.ndarray:
 
     :raises FileFormatError: a file that cannot be read, holds no image, or one too large for OpenCV.
     """
+    return cv2.cvtColor(decoded_file(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def decoded_file(path: Path, flags: int) -> np.ndarray:
+    """An image file as OpenCV decodes it with ``flags``, IMREAD_COLOR for one: (H,W) or (H,W,C), BGR.
+
+    :raises FileFormatError: a file that cannot be read, holds no image, or one too large for OpenCV.
+    """
     try:
         # Not imread: it crashes on a name that is not UTF-8.
-        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
     except OSError as error:
         raise FileFormatError(f'{path}: cannot be read: {error.strerror}') from error
     except cv2.error as error:
@@ -127,7 +135,7 @@ def read_image(path: Path) -> np.ndarray:
         ) from error
     if image is None:
         raise FileFormatError(f'{path}: cannot be read as an image; is the file complete?')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def read_frames(path: Path) -> Iterator[Frame]:

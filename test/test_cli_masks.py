@@ -133,7 +133,7 @@ def test_a_missing_or_wrong_file_is_told_and_the_others_are_done(recording, run,
     assert '0001.jpg: mask is 32x24, its camera 320x240' in capfd.readouterr().err
     (recording.masks / '0001.png').write_bytes(b'no picture')
     assert run('--masks', recording.masks) == 1
-    assert '0001.png: cannot be read as a picture' in capfd.readouterr().err
+    assert '0001.png: cannot be read as an image' in capfd.readouterr().err
     assert len(lines(tmp_path)) == 1
 
 

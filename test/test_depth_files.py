@@ -67,7 +67,7 @@ def _claiming_too_much(path: Path) -> None:
         ('a.png', lambda path: cv2.imwrite(str(path), np.zeros((4, 4), np.uint8)), 'millimetres'),
         ('a.png', lambda path: cv2.imwrite(str(path), np.zeros((4, 4, 3), np.uint16)), 'greyscale'),
         ('a.png', lambda path: path.write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(20)), 'complete'),
-        ('a.png', lambda path: path.write_bytes(b''), 'picture'),
+        ('a.png', lambda path: path.write_bytes(b''), 'as an image'),
         ('a.png', lambda path: None, 'cannot be read'),
         ('a.npy', lambda path: None, 'cannot be read'),
         ('a.npy', lambda path: path.write_bytes(b''), 'complete'),

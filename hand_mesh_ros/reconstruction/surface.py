@@ -159,16 +159,6 @@ class SurfaceFit:
         before, after = (_overlap(self._drawn(s, view), view) for s in (start, state))
         return self._changed(hand, camera, state, hand.scale_source) if after > before else hand
 
-    def overlap(self, hand: Hand, mask: np.ndarray, camera: Camera) -> float:
-        """Intersection over union, 0 to 1, of the hand in the image and ``mask`` (H,W) bool.
-
-        Both are compared in at most 96 x 96 pixels. Raises FrameError for a mask that is not of the
-        camera's size.
-        """
-        checked_images(camera, None, mask)
-        view = _view(hand, camera, None, mask)
-        return 0.0 if view is None else _overlap(rasterise(hand.vertices, self._faces, view.camera), view)
-
     def _placed(self, hand: Hand, view: SurfaceView) -> HandState | None:
         """The hand at its distance, at about its length, in the same place of the image."""
         given = self._model.hand_length(hand.betas)
