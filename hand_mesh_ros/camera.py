@@ -94,22 +94,49 @@ class Camera:
     def project(self, points_camera: np.ndarray) -> np.ndarray:
         """Pixels (N,2) float64 of points (N,3) in metres; NaN for points not in front of the camera."""
         points = np.asarray(points_camera, np.float64).reshape(-1, 3)
-        pixels = np.full((len(points), 2), np.nan)
         front = points[:, 2] > 1e-6
-        if not front.any():
-            return pixels
-        seen = points[front]
-        if not self.distortion:
-            pixels[front] = seen[:, :2] / seen[:, 2:] * (self.fx, self.fy) + (self.cx, self.cy)
-            return pixels
-        zero = np.zeros(3)
-        coefficients = np.asarray(self.distortion)
-        if self.distortion_model == 'equidistant':
-            projected, _ = cv2.fisheye.projectPoints(seen[:, None], zero, zero, self.K, coefficients)
-        else:
-            projected, _ = cv2.projectPoints(seen, zero, zero, self.K, coefficients)
-        pixels[front] = projected.reshape(-1, 2)
+        if len(points) and front.all():
+            return self._seen(points)
+        pixels = np.full((len(points), 2), np.nan)
+        if front.any():
+            pixels[front] = self._seen(points[front])
         return pixels
+
+    def _seen(self, points: np.ndarray) -> np.ndarray:
+        """Pixels (N,2) of points (N,3) in front of the camera."""
+        if self.distortion and self.distortion_model == 'equidistant':
+            zero = np.zeros(3)
+            projected, _ = cv2.fisheye.projectPoints(
+                points[:, None], zero, zero, self.K, np.asarray(self.distortion)
+            )
+            return projected.reshape(-1, 2)
+        rays = points[:, :2] / points[:, 2:]
+        if self.distortion:
+            rays = self._bent(rays)
+        rays *= (self.fx, self.fy)
+        rays += (self.cx, self.cy)
+        return rays
+
+    def _bent(self, rays: np.ndarray) -> np.ndarray:
+        """Where a lens of the models plumb_bob or rational_polynomial puts rays (N,2), as OpenCV has it.
+
+        Its own function finds the Jacobian as well, which takes most of its time.
+        """
+        given = self.distortion
+        k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4, *tilts = (*given, *(0.0,) * (14 - len(given)))
+        if any(tilts):
+            points, zero = np.column_stack([rays, np.ones(len(rays))]), np.zeros(3)
+            return cv2.projectPoints(points, zero, zero, np.eye(3), np.asarray(given))[0].reshape(-1, 2)
+        x, y = np.ascontiguousarray(rays.T)
+        squared = x * x + y * y
+        radial = 1.0 + squared * (k1 + squared * (k2 + squared * k3))
+        if k4 or k5 or k6:
+            radial /= 1.0 + squared * (k4 + squared * (k5 + squared * k6))
+        across = 2.0 * (p2 * x + p1 * y)
+        bent = np.empty_like(rays)
+        bent[:, 0] = x * (radial + across) + squared * (p2 + s1 + squared * s2)
+        bent[:, 1] = y * (radial + across) + squared * (p1 + s3 + squared * s4)
+        return bent
 
     def rays(self, pixels: np.ndarray) -> np.ndarray:
         """Viewing directions (N,2) float64, (x/z, y/z) without distortion, of pixels (N,2).

@@ -55,5 +55,5 @@ def _pixels_seen(camera: Camera, view: CropView, cells: int) -> np.ndarray:
     places = (np.arange(-1, cells + 1) + 0.5) * (2.0 / cells) - 1.0
     across, down = np.meshgrid(places, places)
     pixels = camera.project(view.rays(np.column_stack([across.ravel(), down.ravel()])))
-    pixels = np.clip(np.nan_to_num(pixels, nan=_FAR_OFF), -_FAR_OFF, _FAR_OFF)
-    return pixels.astype(np.float32).reshape(cells + 2, cells + 2, 2)
+    pixels[np.isnan(pixels)] = _FAR_OFF
+    return np.clip(pixels, -_FAR_OFF, _FAR_OFF).astype(np.float32).reshape(cells + 2, cells + 2, 2)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.errors import FrameError
 from hand_mesh_ros.hand import ScaleSource
+from hand_mesh_ros.rendering.zbuffer import compiled
 
 _ROUNDS = 20
 
@@ -40,9 +43,9 @@ def place(
 
     Raises FrameError where no place in front of the camera explains the pixels.
     """
-    points = np.asarray(points, np.float64)
-    rays = camera.rays(keypoints_px)
-    given = np.ones(len(points)) if weights is None else np.asarray(weights, np.float64)
+    points = np.ascontiguousarray(points, np.float64)
+    rays = np.ascontiguousarray(camera.rays(keypoints_px))
+    given = np.ones(len(points)) if weights is None else np.ascontiguousarray(weights, np.float64)
     if not (np.isfinite(points).all() and np.isfinite(rays).all() and np.isfinite(given).all()):
         raise FrameError('cannot place the hand: a keypoint, its pixel or its weight is not finite')
     if np.count_nonzero(given > 0) < 2:
@@ -52,20 +55,45 @@ def place(
     if size < 1e-9:
         raise FrameError('cannot place the hand: its keypoints are all on one pixel')
 
-    equations = np.zeros((len(points), 2, 3))
-    equations[:, 0, 0] = equations[:, 1, 1] = 1.0
-    equations[:, :, 2] = -rays
-    targets = rays * points[:, 2:] - points[:, :2]
-    trust = np.ones(len(points))
-    for _ in range(_ROUNDS):
-        scale = np.sqrt(given * trust)
-        left = (equations * scale[:, None, None]).reshape(-1, 3)
-        right = (targets * scale[:, None]).reshape(-1)
-        transl = np.linalg.lstsq(left, right, rcond=None)[0]
-        # Errors of the equations are in metres; at the point's depth they are distances in the image
-        depth = np.maximum(points[:, 2] + transl[2], _NEAREST)
-        error = np.linalg.norm(equations @ transl - targets, axis=1) / (depth * size)
-        trust = 1.0 / (np.maximum(error, _INLIER) * depth**2)
-    if np.min(points[:, 2] + transl[2]) < _NEAREST:
+    transl = _placed(points, rays, given, size)
+    if not np.min(points[:, 2] + transl[2]) >= _NEAREST:
         raise FrameError('cannot place the hand: its keypoints would lie behind the camera')
+    return transl
+
+
+@compiled
+def _placed(points, rays, given, size):  # type: ignore[no-untyped-def]
+    """The translation (3,) that ``place`` finds; NaN where numbers are too large or small for that."""
+    transl, trust = np.empty(3), np.ones(len(points))
+    for _ in range(_ROUNDS):
+        # At any distance z the best shift is that of the weighted means, which leaves an equation in z alone
+        total = mean_u = mean_v = mean_x = mean_y = 0.0
+        for n in range(len(points)):
+            weight = given[n] * trust[n]
+            total += weight
+            mean_u += weight * rays[n, 0]
+            mean_v += weight * rays[n, 1]
+            mean_x += weight * (rays[n, 0] * points[n, 2] - points[n, 0])
+            mean_y += weight * (rays[n, 1] * points[n, 2] - points[n, 1])
+        if not total > 0.0:
+            transl[:] = np.nan
+            break
+        mean_u, mean_v, mean_x, mean_y = mean_u / total, mean_v / total, mean_x / total, mean_y / total
+        spread = along = 0.0
+        for n in range(len(points)):
+            weight, u, v = given[n] * trust[n], rays[n, 0] - mean_u, rays[n, 1] - mean_v
+            spread += weight * (u * u + v * v)
+            along += weight * u * (rays[n, 0] * points[n, 2] - points[n, 0] - mean_x)
+            along += weight * v * (rays[n, 1] * points[n, 2] - points[n, 1] - mean_y)
+        if not spread > 0.0:
+            transl[:] = np.nan
+            break
+        transl[2] = -along / spread
+        transl[0], transl[1] = mean_x + mean_u * transl[2], mean_y + mean_v * transl[2]
+        for n in range(len(points)):
+            x, y, z = points[n, 0] + transl[0], points[n, 1] + transl[1], points[n, 2] + transl[2]
+            # Errors of the equations are in metres; at the point's depth they are distances in the image
+            depth = max(z, _NEAREST)
+            error = math.hypot(x - rays[n, 0] * z, y - rays[n, 1] * z) / (depth * size)
+            trust[n] = 1.0 / (max(error, _INLIER) * depth**2)
     return transl

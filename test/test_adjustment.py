@@ -11,6 +11,7 @@ from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.errors import FrameError
 from hand_mesh_ros.hand_model.files import OPEN_HAND_PATH, load_hand_model
 from hand_mesh_ros.hand_model.fit_terms import HandState
+from hand_mesh_ros.hand_model.kinematics import KeypointKinematics
 from hand_mesh_ros.hand_model.mirroring import mirrored_axis_angles, mirrored_points
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.hand_model.rotations import axis_angles, rotation_matrices
@@ -125,6 +126,76 @@ def test_left_hands_are_adjusted_as_their_mirror_images_are():
 
     left = Adjuster(LEFT).adjusted(mirrored(start), keypoints_px(mirrored(hand), LEFT), CAMERA)
     assert farthest(keypoints_3d(left, LEFT), mirrored_points(keypoints_3d(found))) < 1e-5
+
+
+def adjusted_by_the_formulas(start: HandState, seen_px: np.ndarray) -> HandState:
+    """What ``Adjuster`` is to find, written down plainly: whole matrices, and NumPy's own solver."""
+    kinematics = KeypointKinematics(RIGHT)
+    focal = np.array([CAMERA.fx, CAMERA.fy])
+    spread = np.linalg.norm(seen_px - np.median(seen_px, axis=0), axis=1)
+    sigma_px = 0.07 * np.median(spread)
+    half_range = np.ptp(RIGHT.pose_limits, axis=1) / 2.0
+    sigma = np.concatenate([np.full(3, 0.01), 0.05 * half_range, [0.002 * start.transl[2]]])
+
+    def linearised(hand: HandState) -> tuple[float, np.ndarray, np.ndarray]:
+        points, rates = kinematics.keypoints(hand.orientation, hand.hand_pose, hand.betas, hand.transl)
+        x, y, z = points.T
+        pixels = np.stack([x / z, y / z], axis=1) * focal + (CAMERA.cx, CAMERA.cy)
+        errors = (pixels - seen_px) / sigma_px
+        by_point = np.zeros((21, 2, 3))
+        by_point[:, 0, 0] = by_point[:, 1, 1] = 1.0 / z
+        by_point[:, 0, 2], by_point[:, 1, 2] = -x / z**2, -y / z**2
+        rows = by_point * focal[:, None] @ rates[:, :, :51] / sigma_px
+        squared = (errors**2).sum(axis=1)
+        trust = 1.0 / (1.0 + squared / 25.0)
+        stayed = np.concatenate(
+            [
+                axis_angles(start.orientation.T @ hand.orientation),
+                hand.hand_pose - start.hand_pose,
+                hand.transl[2:] - start.transl[2:],
+            ]
+        )
+        staying = np.eye(51)[[*range(48), 50]] / sigma[:, None]
+        cost = (squared * trust).sum() + ((stayed / sigma) ** 2).sum()
+        residuals = np.concatenate([(errors * trust[:, None]).ravel(), stayed / sigma])
+        jacobian = np.concatenate([(rows * trust[:, None, None]).reshape(42, 51), staying])
+        return cost, residuals, jacobian
+
+    hand, (cost, residuals, jacobian) = start, linearised(start)
+    damping = 1e-2
+    for _ in range(30):
+        curvature = jacobian.T @ jacobian
+        curvature += damping * np.diag(np.diag(curvature))
+        step = np.linalg.solve(curvature, -jacobian.T @ residuals)
+        ahead = HandState(
+            hand.orientation @ rotation_matrices(step[:3]),
+            hand.hand_pose + step[3:48],
+            hand.betas,
+            hand.transl + step[48:],
+        )
+        tried = linearised(ahead)
+        if not tried[0] < cost:
+            damping *= 10.0
+            continue
+        saved = 1.0 - tried[0] / cost
+        hand, (cost, residuals, jacobian) = ahead, tried
+        if saved < 1e-2:
+            break
+        damping = max(damping / 5.0, 1e-6)
+    return hand
+
+
+def test_levenberg_and_marquardts_steps_are_those_of_the_formulas():
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        hand = true_hand(rng)
+        start = bent(hand, rng)
+        seen = keypoints_px(hand) + rng.normal(size=(21, 2)) * 2.0
+        seen[rng.integers(21)] += rng.choice([0.0, 60.0])
+        found, expected = Adjuster(RIGHT).adjusted(start, seen, CAMERA), adjusted_by_the_formulas(start, seen)
+        np.testing.assert_allclose(found.hand_pose, expected.hand_pose, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(found.orientation, expected.orientation, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(found.transl, expected.transl, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize('wrong', [np.nan, np.inf])

@@ -1,5 +1,7 @@
 """The camera model against closed forms and OpenCV."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -13,6 +15,9 @@ PLUMB_BOB = Camera(640, 480, 600.0, 590.0, 310.0, 250.0, 'plumb_bob', (-0.2, 0.0
 RATIONAL = Camera(
     640, 480, 600.0, 590.0, 310.0, 250.0, 'rational_polynomial', (0.3, 0.1, 1e-3, -1e-3, 0.02, 0.5, 0.1, 0.03)
 )
+THIN_PRISM = replace(RATIONAL, distortion=(*RATIONAL.distortion, 0.02, -0.01, -0.03, 0.004))
+TILTED = replace(THIN_PRISM, distortion=(*THIN_PRISM.distortion, 0.05, -0.03))
+NO_K3 = replace(PLUMB_BOB, distortion=PLUMB_BOB.distortion[:4])
 FISHEYE = Camera(640, 480, 300.0, 300.0, 320.0, 240.0, 'equidistant', (0.05, -0.01, 0.003, -0.001))
 PINHOLE = Camera(640, 480, 600.0, 590.0, 310.0, 250.0)
 
@@ -36,7 +41,7 @@ def test_a_point_to_the_right_and_below_has_larger_pixels():
     np.testing.assert_allclose(PINHOLE.project(np.array([[0.1, 0.2, 2.0]])), [[310.0 + 30.0, 250.0 + 59.0]])
 
 
-@pytest.mark.parametrize('camera', [PLUMB_BOB, RATIONAL])
+@pytest.mark.parametrize('camera', [PLUMB_BOB, NO_K3, RATIONAL, THIN_PRISM, TILTED])
 def test_distortion_is_that_of_opencv(camera):
     expected, _ = cv2.projectPoints(POINTS, np.zeros(3), np.zeros(3), camera.K, np.array(camera.distortion))
     np.testing.assert_allclose(camera.project(POINTS), expected[:, 0], atol=1e-9)

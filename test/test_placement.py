@@ -97,6 +97,42 @@ def test_scale_of_the_points_is_the_scale_of_the_place() -> None:
     np.testing.assert_allclose(place(points * 1.1, pixels, PLAIN), transl * 1.1, atol=1e-6)
 
 
+@pytest.mark.parametrize('seed', range(10))
+def test_is_what_reweighted_least_squares_find(seed) -> None:
+    points, transl = random_hand(seed)
+    rng = np.random.default_rng(seed)
+    pixels, given = PLAIN.project(points + transl) + rng.normal(size=(21, 2)) * 3.0, rng.uniform(0.1, 2.0, 21)
+    rays = PLAIN.rays(pixels)
+    centre = given @ rays / given.sum()
+    size = np.sqrt(given @ ((rays - centre) ** 2).sum(axis=1) / given.sum())
+    # x + tx = u (z + tz), and so for y and v
+    left = np.zeros((21, 2, 3))
+    left[:, 0, 0] = left[:, 1, 1] = 1.0
+    left[:, :, 2] = -rays
+    right = rays * points[:, 2:] - points[:, :2]
+    trust = np.ones(21)
+    for _ in range(20):
+        root = np.sqrt(given * trust)[:, None]
+        expected = np.linalg.lstsq(
+            (left * root[:, :, None]).reshape(42, 3), (right * root).reshape(42), rcond=None
+        )[0]
+        depth = points[:, 2] + expected[2]
+        error = np.linalg.norm(left @ expected - right, axis=1) / (depth * size)
+        trust = 1.0 / (np.maximum(error, 0.01) * depth**2)
+    np.testing.assert_allclose(place(points, pixels, PLAIN, given), expected, rtol=0, atol=1e-10)
+
+
+def test_numbers_of_any_size_give_a_place_or_a_frame_error() -> None:
+    points, transl = random_hand(3)
+    pixels = PLAIN.project(points + transl)
+    for scale in 10.0 ** np.arange(-150, 151, 25):
+        try:
+            found = place(points * scale, pixels, PLAIN)
+        except FrameError:
+            continue
+        np.testing.assert_allclose(found / scale, transl, rtol=0.01, atol=1e-2)
+
+
 def hopeless() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     points, transl = random_hand(2)
     pixels = PLAIN.project(points + transl)

@@ -1,20 +1,21 @@
 """What a fit of the hand model minimises: one class a kind of evidence.
 
-At any state of the hand a term tells its cost, and residuals with their Jacobian whose sum of squares has
-the gradient of the cost. Under a robust kernel the residuals are weighted (iteratively reweighted least
+At any state of the hand a term tells its cost, and of residuals whose sum of squares has the gradient of the
+cost the normal equations. Under a robust kernel the residuals are weighted (iteratively reweighted least
 squares).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from hand_mesh_ros.hand_model.kinematics import BETAS, PARAMETERS, POSE, KeypointKinematics
+from hand_mesh_ros.hand_model.kinematics import BETAS, ORIENT, PARAMETERS, POSE, TRANSL, KeypointKinematics
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.hand_model.rotations import rotation_matrices
+from hand_mesh_ros.rendering.zbuffer import compiled
 
 #: Residuals, in standard deviations, beyond which a landmark or a pixel is taken for wrong.
 _OUTLIER = 5.0
@@ -28,6 +29,8 @@ _LENGTH_SIGMA = 0.001
 #: Keypoints nearer to the image plane than this, metres, have no pixels.
 _NEAREST = 1e-3
 
+_POSE, _BETAS = (np.arange(columns.start, columns.stop) for columns in (POSE, BETAS))
+
 
 @dataclass(frozen=True, eq=False)
 class HandState:
@@ -40,29 +43,49 @@ class HandState:
 
     def moved(self, step: np.ndarray) -> HandState:
         """The state a step (61,) further, in the Jacobian's parameters (see ``kinematics``)."""
-        orient, pose, transl, betas = np.split(step, [3, 48, 51])
         return HandState(
-            self.orientation @ rotation_matrices(orient),
-            self.hand_pose + pose,
-            self.betas + betas,
-            self.transl + transl,
+            self.orientation @ rotation_matrices(step[ORIENT]),
+            self.hand_pose + step[POSE],
+            self.betas + step[BETAS],
+            self.transl + step[TRANSL],
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Linearised:
-    """A term at one state."""
+@dataclass(eq=False)
+class NormalEquations:
+    """Costs, and residuals r with their Jacobian J, summed up: cost, transposed J J and transposed J r."""
 
-    cost: float
-    residuals: np.ndarray  #: (N,)
-    jacobian: np.ndarray  #: (N,61)
+    cost: float = 0.0
+    curvature: np.ndarray = field(default_factory=lambda: np.zeros((PARAMETERS, PARAMETERS)))  #: lower half
+    slope: np.ndarray = field(default_factory=lambda: np.zeros(PARAMETERS))
+
+    def add(
+        self,
+        residuals: np.ndarray,
+        jacobian: np.ndarray,
+        weights: np.ndarray,
+        outlier: float = np.inf,
+    ) -> None:
+        """Adds N residual vectors (N,D), Jacobian (N,D,61), each of a given weight (N,).
+
+        ``outlier`` is that of the robust kernel; without it these are squares.
+        """
+        self.cost += _add(residuals, jacobian, weights, outlier, self.curvature, self.slope)
+
+    def add_of_single(self, columns: np.ndarray, residuals: np.ndarray, rates: np.ndarray) -> None:
+        """Adds residuals (N,) each of which depends on one parameter alone, at such a rate (N,)."""
+        self.cost += float(residuals @ residuals)
+        self.curvature[columns, columns] += rates * rates
+        self.slope[columns] += rates * residuals
 
 
 class Term(Protocol):
     """One kind of evidence."""
 
-    def at(self, state: HandState, keypoints: np.ndarray, jacobian: np.ndarray) -> Linearised:
-        """The term where the keypoints (21,3) have the Jacobian (21,3,61)."""
+    def add_to(
+        self, equations: NormalEquations, state: HandState, keypoints: np.ndarray, jacobian: np.ndarray
+    ) -> None:
+        """Adds the term where the keypoints (21,3) have the Jacobian (21,3,61)."""
         ...
 
 
@@ -70,13 +93,12 @@ class Points:
     """The keypoints are at ``points`` (21,3), metres, to within ``sigma``, none of them an outlier."""
 
     def __init__(self, points: np.ndarray, sigma: float, weights: np.ndarray) -> None:
-        self._points = points
-        self._scale = np.sqrt(weights)[:, None] / sigma
+        self._points, self._weights = points, weights / sigma**2
 
-    def at(self, state: HandState, keypoints: np.ndarray, jacobian: np.ndarray) -> Linearised:
-        residuals = ((keypoints - self._points) * self._scale).reshape(-1)
-        rows = (jacobian * self._scale[:, :, None]).reshape(-1, PARAMETERS)
-        return Linearised(float(residuals @ residuals), residuals, rows)
+    def add_to(
+        self, equations: NormalEquations, state: HandState, keypoints: np.ndarray, jacobian: np.ndarray
+    ) -> None:
+        equations.add(keypoints - self._points, jacobian, self._weights)
 
 
 class Shape:
@@ -88,17 +110,19 @@ class Shape:
     def differences(self, keypoints: np.ndarray) -> np.ndarray:
         """Keypoints (21,3) minus the figure, laid over them so that outliers do not matter: (21,3) metres."""
         differences = keypoints - self._points
-        differences = differences - np.average(differences, axis=0, weights=self._weights)
-        _, trust = _geman_mcclure(differences / self._sigma)
-        return differences - np.average(differences, axis=0, weights=self._weights * trust)
+        differences = differences - _mean(differences, self._weights)
+        trust = _trust(differences / self._sigma)
+        return differences - _mean(differences, self._weights * trust)
 
-    def at(self, state: HandState, keypoints: np.ndarray, jacobian: np.ndarray) -> Linearised:
+    def add_to(
+        self, equations: NormalEquations, state: HandState, keypoints: np.ndarray, jacobian: np.ndarray
+    ) -> None:
         residuals = self.differences(keypoints) / self._sigma
-        _, trust = _geman_mcclure(residuals)
+        trust = _trust(residuals)
         # The figure is laid over the keypoints anew wherever they go
         shares = self._weights * trust / np.sum(self._weights * trust)
         relative = jacobian - np.tensordot(shares, jacobian, 1)
-        return _robust(residuals, relative / self._sigma, self._weights)
+        equations.add(residuals, relative / self._sigma, self._weights, _OUTLIER)
 
 
 class Pixels:
@@ -108,14 +132,17 @@ class Pixels:
         self._targets, self._focal = rays * focal / sigma, focal / sigma
         self._weights = weights
 
-    def at(self, state: HandState, keypoints: np.ndarray, jacobian: np.ndarray) -> Linearised:
+    def add_to(
+        self, equations: NormalEquations, state: HandState, keypoints: np.ndarray, jacobian: np.ndarray
+    ) -> None:
         depth = keypoints[:, 2:]
         if depth.min() < _NEAREST:
-            return Linearised(np.inf, np.zeros(0), np.zeros((0, PARAMETERS)))
+            equations.cost = np.inf
+            return
         rays = keypoints[:, :2] / depth
         by_parameters = (jacobian[:, :2] - rays[:, :, None] * jacobian[:, 2:]) / depth[:, :, None]
         residuals = rays * self._focal - self._targets
-        return _robust(residuals, by_parameters * self._focal[:, None], self._weights)
+        equations.add(residuals, by_parameters * self._focal[:, None], self._weights, _OUTLIER)
 
 
 class PosePrior:
@@ -125,16 +152,14 @@ class PosePrior:
         self._lower, self._upper = model.pose_limits.T
         self._mean = model.hands_mean
         self._sigma = (self._upper - self._lower) / 2
-        self._jacobian = np.zeros((90, PARAMETERS))
-        self._jacobian[:45, POSE] = np.diag(1 / self._sigma)
 
-    def at(self, state: HandState, keypoints: np.ndarray, jacobian: np.ndarray) -> Linearised:
+    def add_to(
+        self, equations: NormalEquations, state: HandState, keypoints: np.ndarray, jacobian: np.ndarray
+    ) -> None:
         pose = state.hand_pose
         beyond = pose - np.clip(pose, self._lower, self._upper)
-        residuals = np.concatenate([(pose - self._mean) / self._sigma, beyond / _LIMIT_SIGMA])
-        rows = self._jacobian.copy()
-        rows[45:, POSE] = np.diag((beyond != 0) / _LIMIT_SIGMA)
-        return Linearised(float(residuals @ residuals), residuals, rows)
+        equations.add_of_single(_POSE, (pose - self._mean) / self._sigma, 1.0 / self._sigma)
+        equations.add_of_single(_POSE, beyond / _LIMIT_SIGMA, (beyond != 0.0) / _LIMIT_SIGMA)
 
 
 class BetasPrior:
@@ -143,36 +168,57 @@ class BetasPrior:
     def __init__(self, kinematics: KeypointKinematics, betas: np.ndarray, keep_length: bool) -> None:
         self._kinematics, self._betas = kinematics, betas
         self._length = kinematics.hand_length(betas)[0] if keep_length else None
-        self._jacobian = np.zeros((11 if keep_length else 10, PARAMETERS))
-        self._jacobian[:10, BETAS] = np.eye(10)
 
-    def at(self, state: HandState, keypoints: np.ndarray, jacobian: np.ndarray) -> Linearised:
-        residuals = state.betas - self._betas
-        rows = self._jacobian
+    def add_to(
+        self, equations: NormalEquations, state: HandState, keypoints: np.ndarray, jacobian: np.ndarray
+    ) -> None:
+        equations.add_of_single(_BETAS, state.betas - self._betas, np.ones(10))
         if self._length is not None:
             length, by_betas = self._kinematics.hand_length(state.betas)
-            residuals = np.append(residuals, (length - self._length) / _LENGTH_SIGMA)
-            rows = rows.copy()
-            rows[10, BETAS] = by_betas / _LENGTH_SIGMA
-        return Linearised(float(residuals @ residuals), residuals, rows)
+            row = np.zeros((1, 1, PARAMETERS))
+            row[0, 0, BETAS] = by_betas
+            too_long = np.array([[length - self._length]])
+            equations.add(too_long, row, np.array([_LENGTH_SIGMA**-2]))
 
 
-def _geman_mcclure(residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Costs (N,) of the residual vectors (N,D) under the kernel r^2 / (1 + r^2 / c^2), and its weights (N,).
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The weighted mean of the rows of ``values`` (N,3)."""
+    return weights @ values / weights.sum()
 
-    S. Geman, D. McClure, "Statistical methods for tomographic image reconstruction", 1987.
-    """
+
+def _trust(residuals: np.ndarray) -> np.ndarray:
+    """The weights (N,) that the robust kernel gives to residual vectors (N,3); see ``_add``."""
     squared = np.einsum('nd,nd->n', residuals, residuals)
-    damping = 1.0 / (1.0 + squared / _OUTLIER**2)
-    return squared * damping, damping**2
+    return 1.0 / (1.0 + squared / _OUTLIER**2) ** 2
 
 
-def _robust(residuals: np.ndarray, jacobian: np.ndarray, weights: np.ndarray) -> Linearised:
-    """The term of N residual vectors (N,D), Jacobian (N,D,61), each of a given weight (N,)."""
-    costs, trust = _geman_mcclure(residuals)
-    scale = np.sqrt(weights * trust)
-    return Linearised(
-        cost=float(weights @ costs),
-        residuals=(residuals * scale[:, None]).reshape(-1),
-        jacobian=(jacobian * scale[:, None, None]).reshape(-1, PARAMETERS),
-    )
+@compiled
+def _add(residuals, jacobian, weights, outlier, curvature, slope):  # type: ignore[no-untyped-def]
+    """Adds to normal equations what ``NormalEquations.add`` is given; the cost of it.
+
+    The robust kernel is r^2 / (1 + r^2 / c^2): S. Geman, D. McClure, "Statistical methods for tomographic
+    image reconstruction", 1987.
+    """
+    cost = 0.0
+    held, entries = np.empty(jacobian.shape[2], np.int64), np.empty(jacobian.shape[2])
+    for n in range(len(residuals)):
+        squared = 0.0
+        for d in range(residuals.shape[1]):
+            squared += residuals[n, d] ** 2
+        damping = 1.0 / (1.0 + squared / outlier**2)
+        cost += weights[n] * squared * damping
+        weight = weights[n] * damping**2
+        for d in range(residuals.shape[1]):
+            # Most parameters move none but a few of the keypoints
+            count = 0
+            for p in range(jacobian.shape[2]):
+                if jacobian[n, d, p] != 0.0:
+                    held[count], entries[count] = p, jacobian[n, d, p]
+                    count += 1
+            for i in range(count):
+                weighted = weight * entries[i]
+                slope[held[i]] += weighted * residuals[n, d]
+                row = curvature[held[i]]
+                for k in range(i + 1):
+                    row[held[k]] += weighted * entries[k]
+    return cost

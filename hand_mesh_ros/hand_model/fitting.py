@@ -10,13 +10,23 @@ import numpy as np
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.errors import FrameError
-from hand_mesh_ros.hand_model.fit_terms import BetasPrior, HandState, Pixels, Points, PosePrior, Shape, Term
+from hand_mesh_ros.hand_model.fit_terms import (
+    BetasPrior,
+    HandState,
+    NormalEquations,
+    Pixels,
+    Points,
+    PosePrior,
+    Shape,
+    Term,
+)
 from hand_mesh_ros.hand_model.initial_pose import initial_pose
 from hand_mesh_ros.hand_model.keypoints import KEYPOINT_PARENTS
 from hand_mesh_ros.hand_model.kinematics import BETAS, PARAMETERS, KeypointKinematics
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.hand_model.rotations import axis_angles, rotation_matrices
 from hand_mesh_ros.placement import place
+from hand_mesh_ros.rendering.zbuffer import compiled
 
 #: How well landmarks, or pixels with depths, tell the figure of a hand, metres.
 _FIGURE_SIGMA = 0.01
@@ -219,38 +229,49 @@ def minimised(
     """
     free = PARAMETERS if fit_shape else BETAS.start
 
-    def at(state: HandState) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+    def at(state: HandState) -> tuple[np.ndarray, NormalEquations]:
         keypoints, by_parameters = kinematics.keypoints(
             state.orientation, state.hand_pose, state.betas, state.transl
         )
-        parts = [term.at(state, keypoints, by_parameters) for term in terms]
-        rows = np.concatenate([part.jacobian for part in parts])[:, :free]
-        residuals = np.concatenate([part.residuals for part in parts])
-        return keypoints, sum(part.cost for part in parts), cv2.mulTransposed(rows, True), residuals @ rows
+        equations = NormalEquations()
+        for term in terms:
+            term.add_to(equations, state, keypoints, by_parameters)
+        return keypoints, equations
 
-    state, (keypoints, cost, curvature, slope) = start, at(start)
+    state, (keypoints, equations) = start, at(start)
     damping = _FIRST_DAMPING
     iterations = 0
     while iterations < _MAX_ITERATIONS and damping < _MOST_DAMPING:
         iterations += 1
         step = np.zeros(PARAMETERS)
-        damped = curvature + damping * np.diag(np.diag(curvature))
-        solvable, downhill = cv2.solve(damped, -slope, flags=cv2.DECOMP_CHOLESKY)
+        damped = _damped(equations.curvature, damping, free)
+        solvable, downhill = cv2.solve(damped, -equations.slope[:free], flags=cv2.DECOMP_CHOLESKY)
         if not solvable:
             damping *= 10.0
             continue
         step[:free] = downhill[:, 0]
         ahead = state.moved(step)
-        tried = at(ahead)
-        if not tried[1] < cost:
+        keypoints_ahead, tried = at(ahead)
+        if not tried.cost < equations.cost:
             damping *= 10.0
             continue
-        saved = 1.0 - tried[1] / cost
-        state, (keypoints, cost, curvature, slope) = ahead, tried
+        saved = 1.0 - tried.cost / equations.cost
+        state, keypoints, equations = ahead, keypoints_ahead, tried
         if saved < _WORTHWHILE:
             break
         damping = max(damping / 5.0, _LEAST_DAMPING)
-    return _Solution(state, keypoints, cost, iterations)
+    return _Solution(state, keypoints, equations.cost, iterations)
+
+
+@compiled
+def _damped(curvature, damping, free):  # type: ignore[no-untyped-def]
+    """The symmetric matrix of the first ``free`` rows of a lower half, its diagonal enlarged by a share."""
+    matrix = np.empty((free, free))
+    for i in range(free):
+        for k in range(i):
+            matrix[i, k] = matrix[k, i] = curvature[i, k]
+        matrix[i, i] = curvature[i, i] * (1.0 + damping)
+    return matrix
 
 
 def _as_fit(

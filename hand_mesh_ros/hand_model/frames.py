@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from hand_mesh_ros.hand import Side
+from hand_mesh_ros.hand_model.rotations import skew
 
 #: Where the backs of thumb, index, middle, ring and pinky face on the right hand at rest, in model axes.
 #: The thumb stands turned against the fingers: its back is where the open model has the thumbnail.
@@ -26,9 +27,7 @@ _RIGHT_FINGER_BACKS = np.array([[1.0, 1.0, 2.0], [0, 1, 0], [0, 1, 0], [0, 1, 0]
 def hand_axes_at_rest(side: Side) -> np.ndarray:
     """Axes of the hand frame at rest, in model axes: rotation matrix (3,3) float64, R_model_hand."""
     fingers = -1.0 if side == 'right' else 1.0
-    x = np.array([fingers, 0.0, 0.0])
-    z = np.array([0.0, 1.0, 0.0])
-    return np.column_stack([x, np.cross(z, x), z])
+    return np.array([[fingers, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -fingers, 0.0]])
 
 
 def fingertip_axes_at_rest(side: Side, last_joints: np.ndarray, tips: np.ndarray) -> np.ndarray:
@@ -39,7 +38,7 @@ def fingertip_axes_at_rest(side: Side, last_joints: np.ndarray, tips: np.ndarray
     x = _unit(tips - last_joints)
     backs = _RIGHT_FINGER_BACKS * (1.0 if side == 'right' else -1.0, 1.0, 1.0)
     z = _unit(backs - x * np.sum(backs * x, axis=1, keepdims=True))
-    return np.stack([x, np.cross(z, x), z], axis=2)
+    return np.stack([x, (skew(z) @ x[:, :, None])[:, :, 0], z], axis=2)
 
 
 def transforms(rotations: np.ndarray, origins: np.ndarray) -> np.ndarray:
@@ -52,4 +51,4 @@ def transforms(rotations: np.ndarray, origins: np.ndarray) -> np.ndarray:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.sqrt(np.sum(vectors * vectors, axis=-1, keepdims=True))

@@ -17,6 +17,7 @@ from hand_mesh_ros.hand_model import mirroring
 from hand_mesh_ros.hand_model.frames import fingertip_axes_at_rest, hand_axes_at_rest, transforms
 from hand_mesh_ros.hand_model.keypoints import JOINT_PARENTS, KEYPOINT_JOINTS, TIP_KEYPOINTS
 from hand_mesh_ros.hand_model.rotations import rotation_matrices
+from hand_mesh_ros.rendering.zbuffer import compiled
 
 #: Betas further from the mean than this, in standard deviations, are no human hand's.
 MAX_BETAS_NORM = 4.0
@@ -26,6 +27,8 @@ JOINT_LEVELS = np.arange(1, 16).reshape(5, 3).T
 
 #: The last joint of each finger, thumb to pinky.
 _LAST_JOINTS = np.array(KEYPOINT_JOINTS)[list(TIP_KEYPOINTS)]
+
+_TIPS = np.array(TIP_KEYPOINTS)
 
 #: Parent of each joint, for indexing.
 PARENTS = np.array(JOINT_PARENTS)
@@ -78,12 +81,9 @@ class HandModel:
 
     def rest(self, betas: np.ndarray) -> RestHand:
         """The hand of shape ``betas`` (10,) at zero pose."""
-        betas = np.asarray(betas, np.float64)
-        return RestHand(
-            vertices=self.v_template + self.shapedirs @ betas,
-            joints=self._joint_template + self._joint_shapedirs @ betas,
-            keypoints=self._keypoint_template + self._keypoint_shapedirs @ betas,
-        )
+        betas = np.ascontiguousarray(betas, np.float64)
+        points = _sum_of_rows(self._points_at_rest, self._points_by_betas, betas).reshape(-1, 3)
+        return RestHand(vertices=points[:-37], joints=points[-37:-21], keypoints=points[-21:])
 
     def posed(
         self, global_orient: np.ndarray, hand_pose: np.ndarray, betas: np.ndarray, transl: np.ndarray
@@ -93,15 +93,14 @@ class HandModel:
         ``global_orient`` (3,) radians turns the hand about its wrist joint; ``hand_pose`` (45,)
         radians, axis-angle, mean pose included; ``betas`` (10,); ``transl`` (3,) metres.
         """
-        local = np.concatenate([np.reshape(global_orient, (1, 3)), np.reshape(hand_pose, (15, 3))])
-        local_rotations = rotation_matrices(local)
-        transl = np.asarray(transl, np.float64)
+        local = rotation_matrices(np.append(global_orient, hand_pose).reshape(16, 3))
         rest = self.rest(betas)
-        rotations, joints = _forward_kinematics(local_rotations, rest.joints)
-        vertices = self._skinned(rest, local_rotations, rotations, joints) + transl
-        joints = joints + transl
+        rotations, joints = forward_kinematics(local, rest.joints, np.zeros(3))
+        corrected = self.corrected(rest.vertices, local[1:])
+        vertices = _skinned(corrected, *self.weights_by_vertex, rotations, rest.joints, joints) + transl
+        joints += transl
         keypoints = self._posed_keypoints(rest, rotations, joints, vertices)
-        tips_at_rest = rest.keypoints[list(TIP_KEYPOINTS)]
+        tips_at_rest = rest.keypoints[_TIPS]
         fingertip_axes = fingertip_axes_at_rest(self.side, rest.joints[_LAST_JOINTS], tips_at_rest)
         return PosedHand(
             vertices=vertices,
@@ -109,10 +108,13 @@ class HandModel:
             keypoints=keypoints,
             joint_rotations=rotations,
             T_camera_hand=transforms(rotations[0] @ hand_axes_at_rest(self.side), keypoints[0]),
-            T_camera_fingertips=transforms(
-                rotations[_LAST_JOINTS] @ fingertip_axes, keypoints[list(TIP_KEYPOINTS)]
-            ),
+            T_camera_fingertips=transforms(rotations[_LAST_JOINTS] @ fingertip_axes, keypoints[_TIPS]),
         )
+
+    def corrected(self, vertices: np.ndarray, local_rotations: np.ndarray) -> np.ndarray:
+        """Rest vertices (V,3) moved as the joints' own rotations (15,3,3) change a hand before skinning."""
+        feature = (local_rotations - np.eye(3)).reshape(135)
+        return _sum_of_rows(vertices.reshape(-1), self._posedirs_by_entry, feature).reshape(-1, 3)
 
     def hand_length(self, betas: np.ndarray) -> float:
         """Metres from the wrist keypoint to the tip of the middle finger, both at zero pose."""
@@ -156,66 +158,118 @@ class HandModel:
             pose_limits=mirroring.mirrored_pose_limits(self.pose_limits),
         )
 
-    def _skinned(
-        self, rest: RestHand, local_rotations: np.ndarray, rotations: np.ndarray, joints: np.ndarray
-    ) -> np.ndarray:
-        pose_feature = (local_rotations[1:] - np.eye(3)).ravel()
-        shaped = rest.vertices + (self._flat_posedirs @ pose_feature).reshape(-1, 3)
-        # Of each joint: what takes a rest position to its posed one
-        offsets = joints - np.einsum('jab,jb->ja', rotations, rest.joints)
-        motions = np.concatenate([rotations, offsets[:, :, None]], axis=2).reshape(16, 12)
-        blended = (self.weights @ motions).reshape(-1, 3, 4)
-        return np.einsum('vab,vb->va', blended[:, :, :3], shaped) + blended[:, :, 3]
-
     def _posed_keypoints(
         self, rest: RestHand, rotations: np.ndarray, joints: np.ndarray, vertices: np.ndarray
     ) -> np.ndarray:
         own = self.keypoint_joints
         offsets = rest.keypoints - rest.joints[own]
-        keypoints = joints[own] + np.einsum('kab,kb->ka', rotations[own], offsets)
-        keypoints[list(TIP_KEYPOINTS)] = vertices[self.tip_vertices]
+        keypoints = joints[own] + (rotations[own] @ offsets[:, :, None])[:, :, 0]
+        keypoints[_TIPS] = vertices[self.tip_vertices]
         return keypoints
 
     @cached_property
-    def _flat_posedirs(self) -> np.ndarray:
-        return np.ascontiguousarray(self.posedirs.reshape(-1, self.posedirs.shape[2]))
+    def regressed_at_rest(self) -> np.ndarray:
+        """The 16 joints, then the 21 keypoints, (37,3), of the mean shape at zero pose."""
+        return self._regressors @ self.v_template
 
     @cached_property
-    def _joint_template(self) -> np.ndarray:
-        return self.joint_regressor @ self.v_template
+    def regressed_by_betas(self) -> np.ndarray:
+        """How joints and keypoints at zero pose change with betas, (37,3,10)."""
+        return np.tensordot(self._regressors, self.shapedirs, 1)
 
     @cached_property
-    def _joint_shapedirs(self) -> np.ndarray:
-        return np.einsum('jv,vak->jak', self.joint_regressor, self.shapedirs)
+    def _regressors(self) -> np.ndarray:
+        return np.concatenate([self.joint_regressor, self.keypoint_regressor])
 
     @cached_property
-    def _keypoint_template(self) -> np.ndarray:
-        return self.keypoint_regressor @ self.v_template
+    def _points_at_rest(self) -> np.ndarray:
+        """Vertices, joints and keypoints, one after the other: (3(V+37),)."""
+        return np.concatenate([self.v_template, self.regressed_at_rest]).reshape(-1)
 
     @cached_property
-    def _keypoint_shapedirs(self) -> np.ndarray:
-        return np.einsum('kv,vab->kab', self.keypoint_regressor, self.shapedirs)
+    def _points_by_betas(self) -> np.ndarray:
+        """(10,3(V+37)): one row for each of the betas."""
+        return np.ascontiguousarray(
+            np.concatenate([self.shapedirs, self.regressed_by_betas]).reshape(-1, 10).T
+        )
+
+    @cached_property
+    def _posedirs_by_entry(self) -> np.ndarray:
+        """(135,3V): one row for each entry of the rotation matrices."""
+        return np.ascontiguousarray(self.posedirs.reshape(-1, 135).T, np.float64)
+
+    @cached_property
+    def weights_by_vertex(self) -> tuple[np.ndarray, np.ndarray]:
+        """Joints (V,K) int64 that move each vertex, and their weights (V,K); see ``nonzero_weights``."""
+        return nonzero_weights(self.weights)
 
     @cached_property
     def _wrist_to_middle_tip(self) -> tuple[np.ndarray, np.ndarray]:
         """The vector (3,) of the mean shape, and its change (3,10) with betas."""
         wrist, middle_tip = 0, TIP_KEYPOINTS[2]
-        return (
-            self._keypoint_template[middle_tip] - self._keypoint_template[wrist],
-            self._keypoint_shapedirs[middle_tip] - self._keypoint_shapedirs[wrist],
-        )
+        at_rest, by_betas = self.regressed_at_rest[16:], self.regressed_by_betas[16:]
+        return at_rest[middle_tip] - at_rest[wrist], by_betas[middle_tip] - by_betas[wrist]
 
 
-def _forward_kinematics(
-    local_rotations: np.ndarray, rest_joints: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Global rotations (16,3,3) and positions (16,3) of the joints, the wrist staying in its place."""
-    rotations = np.empty((16, 3, 3))
-    joints = np.empty((16, 3))
-    rotations[0], joints[0] = local_rotations[0], rest_joints[0]
-    for level in JOINT_LEVELS:
-        parents = PARENTS[level]
-        bones = rest_joints[level] - rest_joints[parents]
-        rotations[level] = rotations[parents] @ local_rotations[level]
-        joints[level] = joints[parents] + np.einsum('jab,jb->ja', rotations[parents], bones)
+def nonzero_weights(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Skinning weights (N,16) without their zeros: joints (N,K) int64 and weights (N,K), padded by zeros."""
+    most = int(np.count_nonzero(weights, axis=1).max())
+    joints = np.argsort(weights == 0.0, axis=1, kind='stable')[:, :most]
+    return np.ascontiguousarray(joints), np.take_along_axis(weights, joints, axis=1)
+
+
+@compiled
+def forward_kinematics(local_rotations, rest_joints, transl):  # type: ignore[no-untyped-def]
+    """Global rotations (16,3,3) and positions (16,3) of the joints, the wrist moved by ``transl`` (3,)."""
+    rotations, joints = np.empty((16, 3, 3)), np.empty((16, 3))
+    for j in range(16):
+        parent = PARENTS[j]
+        for a in range(3):
+            if j == 0:
+                joints[j, a] = rest_joints[j, a] + transl[a]
+                for b in range(3):
+                    rotations[j, a, b] = local_rotations[j, a, b]
+                continue
+            joints[j, a] = joints[parent, a]
+            for b in range(3):
+                joints[j, a] += rotations[parent, a, b] * (rest_joints[j, b] - rest_joints[parent, b])
+                rotations[j, a, b] = 0.0
+                for c in range(3):
+                    rotations[j, a, b] += rotations[parent, a, c] * local_rotations[j, c, b]
     return rotations, joints
+
+
+@compiled
+def _sum_of_rows(start, rows, shares):  # type: ignore[no-untyped-def]
+    """``start + shares @ rows``, without the threads of a BLAS, which are slow on a busy machine."""
+    total = start.copy()
+    for r in range(len(rows)):
+        if shares[r] != 0.0:
+            share, row = shares[r], rows[r]
+            for n in range(len(total)):
+                total[n] += share * row[n]
+    return total
+
+
+@compiled
+def _skinned(points, joint_of, weights, rotations, rest_joints, joints):  # type: ignore[no-untyped-def]
+    """Linear blend skinning of points (V,3) by joints and weights (V,K)."""
+    # Of each joint: what takes a rest position to its posed one
+    motions = np.empty((16, 3, 4))
+    for j in range(16):
+        for a in range(3):
+            motions[j, a, 3] = joints[j, a]
+            for b in range(3):
+                motions[j, a, b] = rotations[j, a, b]
+                motions[j, a, 3] -= rotations[j, a, b] * rest_joints[j, b]
+    skinned = np.zeros_like(points)
+    for v in range(len(points)):
+        x, y, z = points[v]
+        for k in range(weights.shape[1]):
+            share, motion = weights[v, k], motions[joint_of[v, k]]
+            if share == 0.0:
+                break
+            for a in range(3):
+                moved = motion[a, 0] * x + motion[a, 1] * y + motion[a, 2] * z + motion[a, 3]
+                skinned[v, a] += share * moved
+    return skinned

@@ -1,4 +1,4 @@
-"""Axis-angle vectors and rotation matrices in NumPy, for any number of them at once.
+"""Axis-angle vectors and rotation matrices in compiled loops, for any number of them at once.
 
 Formulas: J. Solà et al., "A micro Lie theory for state estimation in robotics", 2018 (exponential,
 logarithm and right Jacobian of SO(3)); S. Sarabandi, F. Thomas, "Accurate computation of quaternions
@@ -7,7 +7,11 @@ from rotation matrices", 2018 (choosing the largest component).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+
+from hand_mesh_ros.rendering.zbuffer import compiled
 
 #: Squared angle below which the Taylor series are exact to float64 and the closed forms are not.
 _SMALL_SQUARED_ANGLE = 1e-3
@@ -24,10 +28,8 @@ def skew(vectors: np.ndarray) -> np.ndarray:
 
 def rotation_matrices(vectors: np.ndarray) -> np.ndarray:
     """Rotation matrices (...,3,3) float64 of axis-angle vectors (...,3) in radians (Rodrigues)."""
-    vectors = np.asarray(vectors, np.float64)
-    a, b, _ = _coefficients(vectors)
-    cross = skew(vectors)
-    return np.eye(3) + a * cross + b * (cross @ cross)
+    rows, shape = _rows(vectors, 3)
+    return _exponentials(rows, True).reshape(*shape[:-1], 3, 3)
 
 
 def axis_angles(matrices: np.ndarray) -> np.ndarray:
@@ -36,51 +38,82 @@ def axis_angles(matrices: np.ndarray) -> np.ndarray:
     Goes through the unit quaternion, computed from its largest component, so that it is exact near
     zero and near pi alike. At pi exactly either sign of the axis may come back.
     """
-    matrices = np.asarray(matrices, np.float64)
-    m00, m11, m22 = (matrices[..., i, i] for i in range(3))
-    m01, m02, m12 = matrices[..., 0, 1], matrices[..., 0, 2], matrices[..., 1, 2]
-    m10, m20, m21 = matrices[..., 1, 0], matrices[..., 2, 0], matrices[..., 2, 1]
-    # Row k is 4 q_k times the quaternion (w, x, y, z): every row says the same, the longest one best.
-    products = np.stack(
-        [
-            np.stack([1 + m00 + m11 + m22, m21 - m12, m02 - m20, m10 - m01], -1),
-            np.stack([m21 - m12, 1 + m00 - m11 - m22, m10 + m01, m02 + m20], -1),
-            np.stack([m02 - m20, m10 + m01, 1 - m00 + m11 - m22, m21 + m12], -1),
-            np.stack([m10 - m01, m02 + m20, m21 + m12, 1 - m00 - m11 + m22], -1),
-        ],
-        -2,
-    )
-    largest = np.argmax(np.einsum('...kk->...k', products), -1)
-    quaternions = np.take_along_axis(products, largest[..., None, None], -2)[..., 0, :]
-    quaternions = quaternions / np.linalg.norm(quaternions, axis=-1, keepdims=True)
-    quaternions = np.where(quaternions[..., :1] < 0, -quaternions, quaternions)
-    w, xyz = quaternions[..., 0], quaternions[..., 1:]
-    sine = np.linalg.norm(xyz, axis=-1)
-    safe_sine = np.where(sine > 0, sine, 1.0)
-    # angle / sin(angle / 2), which tends to 2 at the identity
-    scale = np.where(sine > 0, 2 * np.arctan2(sine, w) / safe_sine, 2.0)
-    return xyz * scale[..., None]
+    rows, shape = _rows(matrices, 9)
+    return _logarithms(rows).reshape(shape[:-1])
 
 
 def right_jacobian(vectors: np.ndarray) -> np.ndarray:
     """Right Jacobians (...,3,3) at axis-angles (...,3): ``R(a + d) = R(a) @ R(J @ d)``, d being small."""
-    vectors = np.asarray(vectors, np.float64)
-    _, b, c = _coefficients(vectors)
-    cross = skew(vectors)
-    return np.eye(3) - b * cross + c * (cross @ cross)
+    rows, shape = _rows(vectors, 3)
+    return _exponentials(rows, False).reshape(*shape[:-1], 3, 3)
 
 
-def _coefficients(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """sin(t)/t, (1-cos(t))/t^2 and (t-sin(t))/t^3 of the angles t, each (...,1,1)."""
-    squared = np.einsum('...i,...i->...', vectors, vectors)[..., None, None]
-    small = squared < _SMALL_SQUARED_ANGLE
-    safe = np.where(small, 1.0, squared)
-    angle = np.sqrt(safe)
-    sine = np.sin(angle)
-    a = np.where(small, 1 - squared / 6 * (1 - squared / 20 * (1 - squared / 42)), sine / angle)
-    # 2 sin^2(t/2) is 1 - cos(t) without its cancellation
-    b_closed = 2 * np.sin(angle / 2) ** 2 / safe
-    b = np.where(small, (1 - squared / 12 * (1 - squared / 30 * (1 - squared / 56))) / 2, b_closed)
-    c_closed = (angle - sine) / (safe * angle)
-    c = np.where(small, (1 - squared / 20 * (1 - squared / 42 * (1 - squared / 72))) / 6, c_closed)
-    return a, b, c
+def _rows(values: np.ndarray, length: int) -> tuple[np.ndarray, tuple[int, ...]]:
+    """The values as rows (N,length) float64, and the shape that they had."""
+    values = np.ascontiguousarray(values, np.float64)
+    return values.reshape(-1, length), values.shape
+
+
+@compiled
+def _exponentials(vectors, rotations):  # type: ignore[no-untyped-def]
+    """Rotation matrices (N,9) of axis-angles (N,3), or else their right Jacobians."""
+    matrices = np.empty((len(vectors), 9))
+    for n in range(len(vectors)):
+        x, y, z = vectors[n, 0], vectors[n, 1], vectors[n, 2]
+        squared = x * x + y * y + z * z
+        small = squared < _SMALL_SQUARED_ANGLE
+        angle = math.sqrt(squared)
+        # 1 + p K + q K^2, K being the cross product matrix
+        if small:
+            q = (1 - squared / 12 * (1 - squared / 30 * (1 - squared / 56))) / 2
+        else:
+            # 2 sin^2(t/2) is 1 - cos(t) without its cancellation
+            q = 2 * math.sin(angle / 2) ** 2 / squared
+        if rotations and small:
+            p = 1 - squared / 6 * (1 - squared / 20 * (1 - squared / 42))
+        elif rotations:
+            p = math.sin(angle) / angle
+        else:
+            p = -q
+            if small:
+                q = (1 - squared / 20 * (1 - squared / 42 * (1 - squared / 72))) / 6
+            else:
+                q = (angle - math.sin(angle)) / (squared * angle)
+        matrix = matrices[n]
+        matrix[0], matrix[4], matrix[8] = (
+            1 - q * (y * y + z * z),
+            1 - q * (x * x + z * z),
+            1 - q * (x * x + y * y),
+        )
+        matrix[1], matrix[3] = q * x * y - p * z, q * x * y + p * z
+        matrix[2], matrix[6] = q * x * z + p * y, q * x * z - p * y
+        matrix[5], matrix[7] = q * y * z - p * x, q * y * z + p * x
+    return matrices
+
+
+@compiled
+def _logarithms(matrices):  # type: ignore[no-untyped-def]
+    """Axis-angles (N,3) of rotation matrices (N,9)."""
+    vectors = np.empty((len(matrices), 3))
+    for n in range(len(matrices)):
+        m00, m01, m02, m10, m11, m12, m20, m21, m22 = matrices[n]
+        # Squares of the quaternion's w, x, y, z, four times each; the largest tells the others best.
+        ww, xx, yy, zz = 1 + m00 + m11 + m22, 1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22
+        largest = max(ww, xx, yy, zz)
+        if ww == largest:
+            w, x, y, z = ww, m21 - m12, m02 - m20, m10 - m01
+        elif xx == largest:
+            w, x, y, z = m21 - m12, xx, m10 + m01, m02 + m20
+        elif yy == largest:
+            w, x, y, z = m02 - m20, m10 + m01, yy, m21 + m12
+        else:
+            w, x, y, z = m10 - m01, m02 + m20, m21 + m12, zz
+        length = math.sqrt(w * w + x * x + y * y + z * z)
+        if w < 0:
+            length = -length
+        w, x, y, z = w / length, x / length, y / length, z / length
+        sine = math.sqrt(x * x + y * y + z * z)
+        # angle / sin(angle / 2), which tends to 2 at the identity
+        scale = 2 * math.atan2(sine, w) / sine if sine > 0 else 2.0
+        vectors[n, 0], vectors[n, 1], vectors[n, 2] = x * scale, y * scale, z * scale
+    return vectors

@@ -8,14 +8,17 @@ import numpy as np
 
 from hand_mesh_ros.hand_model.fit_terms import HandState
 from hand_mesh_ros.hand_model.keypoints import TIP_KEYPOINTS
-from hand_mesh_ros.hand_model.kinematics import DESCENDANTS, POSE, TRANSL
-from hand_mesh_ros.hand_model.model import JOINT_LEVELS, PARENTS, HandModel
+from hand_mesh_ros.hand_model.kinematics import TRANSL, moved_by_bones
+from hand_mesh_ros.hand_model.model import PARENTS, HandModel, forward_kinematics, nonzero_weights
 from hand_mesh_ros.hand_model.rotations import right_jacobian, rotation_matrices
+from hand_mesh_ros.rendering.zbuffer import compiled
 
 #: The column after those of orientation, pose and translation: the hand's length, in steps along
 #: ``VertexKinematics.lengthening``.
 LENGTH = TRANSL.stop
 COLUMNS = LENGTH + 1
+
+_SHIFT = TRANSL.start
 
 _TIPS = np.array(TIP_KEYPOINTS)
 
@@ -37,14 +40,11 @@ class MovingHand:
         ``directions`` are (N,3) of any length. The columns of the orientation are by w in
         ``orientation @ exp(w)`` at w = 0.
         """
-        levers = np.einsum('nk,nkc->nc', shares, self.levers[corners]).reshape(-1, 16, 3)
-        by_length = np.einsum('nk,nkc->nc', shares, self.by_length[corners])
-        turning = np.cross(levers, directions[:, None])
-        rates = np.empty((len(corners), COLUMNS))
-        rates[:, : POSE.stop] = (turning[:, :, None] @ self.axes)[:, :, 0].reshape(-1, POSE.stop)
-        rates[:, TRANSL] = directions
-        rates[:, LENGTH] = np.einsum('nc,nc->n', by_length, directions)
-        return rates
+        # Of one type each, that the loops are compiled once
+        corners = np.ascontiguousarray(corners, np.int64)
+        shares = np.ascontiguousarray(shares, np.float64)
+        directions = np.ascontiguousarray(directions, np.float64)
+        return _rates(corners, shares, directions, self.levers, self.axes, self.by_length)
 
 
 class VertexKinematics:
@@ -56,62 +56,38 @@ class VertexKinematics:
         self.lengthening = lengthening(model)
         own = np.eye(16)[model.keypoint_joints]
         own[_TIPS] = model.weights[model.tip_vertices]
-        self._weights = np.concatenate([model.weights, own])
-        self._weights_below = self._weights @ DESCENDANTS.T
+        self._joint_of, self._weights = nonzero_weights(np.concatenate([model.weights, own]))
         self._tips = len(model.v_template) + _TIPS
         longer, mean = model.rest(self.lengthening), model.rest(np.zeros(10))
         self._points_by_length = np.concatenate(
             [longer.vertices - mean.vertices, longer.keypoints - mean.keypoints]
         )
         self._joints_by_length = longer.joints - mean.joints
-        self._posedirs = np.ascontiguousarray(model.posedirs.reshape(-1, 135))
 
     def at(self, state: HandState) -> MovingHand:
         """The hand of that state; its vertices and keypoints are those of ``HandModel.posed``."""
         angles = state.hand_pose.reshape(15, 3)
-        local = rotation_matrices(angles)
-        rotations = np.empty((16, 3, 3))
-        rotations[0] = state.orientation
-        for level in JOINT_LEVELS:
-            rotations[level] = rotations[PARENTS[level]] @ local[level - 1]
+        local = np.empty((16, 3, 3))
+        local[0], local[1:] = state.orientation, rotation_matrices(angles)
         rest = self._model.rest(state.betas)
-        corrected = rest.vertices + (self._posedirs @ (local - np.eye(3)).ravel()).reshape(-1, 3)
+        rotations, joints = forward_kinematics(local, rest.joints, np.ascontiguousarray(state.transl))
+        corrected = self._model.corrected(rest.vertices, local[1:])
         points = np.concatenate([corrected, rest.keypoints])
         points[self._tips] = corrected[self._model.tip_vertices]
-
-        joints = _along_bones(rotations, rest.joints) + state.transl
-        offsets = joints - (rotations @ rest.joints[:, :, None])[:, :, 0]
-        # Rest points as each joint alone would have them, weighted: (16,V+21,3)
-        carried = points @ rotations.transpose(0, 2, 1) + offsets[:, None]
-        carried *= self._weights.T[:, :, None]
-        moved = carried.sum(axis=0)
-        levers = (DESCENDANTS @ carried.reshape(16, -1)).reshape(16, -1, 3)
-        levers -= self._weights_below.T[:, :, None] * joints[:, None]
+        moved, levers, by_length = _moving(
+            points,
+            self._joint_of,
+            self._weights,
+            rotations,
+            rest.joints,
+            joints,
+            self._points_by_length,
+            moved_by_bones(rotations, self._joints_by_length[:, :, None])[:, :, 0],
+        )
         axes = rotations.copy()
         axes[1:] = rotations[1:] @ right_jacobian(angles)
-        blended = (self._weights @ rotations.reshape(16, 9)).reshape(-1, 3, 3)
-        drift = _along_bones(rotations, self._joints_by_length)
-        drift -= (rotations @ self._joints_by_length[:, :, None])[:, :, 0]
-        by_length = (blended @ self._points_by_length[:, :, None])[:, :, 0] + self._weights @ drift
         vertices = len(corrected)
-        return MovingHand(
-            vertices=moved[:vertices],
-            keypoints=moved[vertices:],
-            levers=levers.transpose(1, 0, 2).reshape(-1, 48),
-            axes=axes,
-            by_length=by_length,
-        )
-
-
-def _along_bones(rotations: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """Joints (16,3), or their derivatives, as ``rotations`` (16,3,3) pose them; the first one stays."""
-    posed = np.empty_like(rest)
-    posed[0] = rest[0]
-    for level in JOINT_LEVELS:
-        parents = PARENTS[level]
-        bones = (rest[level] - rest[parents])[:, :, None]
-        posed[level] = posed[parents] + (rotations[parents] @ bones)[:, :, 0]
-    return posed
+        return MovingHand(moved[:vertices], moved[vertices:], levers, axes, by_length)
 
 
 def lengthening(model: HandModel) -> np.ndarray:
@@ -121,3 +97,68 @@ def lengthening(model: HandModel) -> np.ndarray:
     """
     longer = model.betas_for_length(1.01 * model.hand_length(np.zeros(10)))
     return longer / np.linalg.norm(longer)
+
+
+@compiled
+def _moving(  # type: ignore[no-untyped-def]
+    points, joint_of, weights, rotations, rest_joints, joints, points_by_length, joints_by_length
+):
+    """Skinned points (N,3), their levers (N,48) and their derivatives by length (N,3)."""
+    moved, by_length = np.zeros_like(points), np.zeros_like(points)
+    levers = np.zeros((len(points), 16, 3))
+    share = np.empty(16)
+    for n in range(len(points)):
+        share[:] = 0.0
+        lever = levers[n]
+        for k in range(weights.shape[1]):
+            j, weight = joint_of[n, k], weights[n, k]
+            if weight == 0.0:
+                break
+            share[j] = weight
+            for a in range(3):
+                # Where the point would be if it were rigid with the joint
+                carried, longer = joints[j, a], joints_by_length[j, a]
+                for b in range(3):
+                    carried += rotations[j, a, b] * (points[n, b] - rest_joints[j, b])
+                    longer += rotations[j, a, b] * points_by_length[n, b]
+                lever[j, a] = weight * carried
+                moved[n, a] += weight * carried
+                by_length[n, a] += weight * longer
+        # A joint turns what hangs below it about its own position
+        for j in range(15, -1, -1):
+            if share[j] == 0.0:
+                continue
+            if j > 0:
+                share[PARENTS[j]] += share[j]
+            for a in range(3):
+                if j > 0:
+                    lever[PARENTS[j], a] += lever[j, a]
+                lever[j, a] -= share[j] * joints[j, a]
+    return moved, levers.reshape(-1, 48), by_length
+
+
+@compiled
+def _rates(corners, shares, directions, levers, axes, by_length):  # type: ignore[no-untyped-def]
+    """What ``MovingHand.rates`` gives."""
+    rates = np.zeros((len(corners), COLUMNS))
+    for n in range(len(corners)):
+        dx, dy, dz = directions[n]
+        for j in range(16):
+            x = y = z = 0.0
+            for k in range(corners.shape[1]):
+                share, lever = shares[n, k], levers[corners[n, k]]
+                x += share * lever[3 * j]
+                y += share * lever[3 * j + 1]
+                z += share * lever[3 * j + 2]
+            if x == 0.0 and y == 0.0 and z == 0.0:
+                continue
+            turning_x, turning_y, turning_z = y * dz - z * dy, z * dx - x * dz, x * dy - y * dx
+            for b in range(3):
+                rates[n, 3 * j + b] = (
+                    turning_x * axes[j, 0, b] + turning_y * axes[j, 1, b] + turning_z * axes[j, 2, b]
+                )
+        for a in range(3):
+            rates[n, _SHIFT + a] = directions[n, a]
+            for k in range(corners.shape[1]):
+                rates[n, LENGTH] += shares[n, k] * by_length[corners[n, k], a] * directions[n, a]
+    return rates

@@ -6,9 +6,9 @@ import numpy as np
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.errors import FrameError
-from hand_mesh_ros.hand_model.fit_terms import HandState, Linearised, Pixels, Term
+from hand_mesh_ros.hand_model.fit_terms import HandState, NormalEquations, Pixels, Term
 from hand_mesh_ros.hand_model.fitting import image_size, minimised
-from hand_mesh_ros.hand_model.kinematics import ORIENT, PARAMETERS, POSE, TRANSL, KeypointKinematics
+from hand_mesh_ros.hand_model.kinematics import ORIENT, POSE, TRANSL, KeypointKinematics
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.hand_model.rotations import axis_angles
 
@@ -28,6 +28,9 @@ _LEAST_SIGMA = 1e-4
 #: How far the hand may come nearer, as a share of its distance. With more freedom a finger that is bent
 #: too much pulls the hand to a wrong distance instead.
 _DISTANCE_SIGMA = 0.002
+
+#: The parameters that stay: orientation, pose and distance.
+_STAYING = np.r_[ORIENT, POSE, TRANSL.stop - 1]
 
 
 class Adjuster:
@@ -71,17 +74,14 @@ class _Staying:
                 [_DISTANCE_SIGMA * abs(start.transl[2])],
             ]
         )
-        # Rotations this near to the start differ by their vectors
-        columns = np.r_[ORIENT, POSE, TRANSL.stop - 1]
-        self._jacobian = np.zeros((49, PARAMETERS))
-        self._jacobian[np.arange(49), columns] = 1.0 / self._sigma
 
-    def at(self, state: HandState, keypoints: np.ndarray, jacobian: np.ndarray) -> Linearised:
+    def add_to(
+        self, equations: NormalEquations, state: HandState, keypoints: np.ndarray, jacobian: np.ndarray
+    ) -> None:
         start = self._start
-        moved = [
-            axis_angles(start.orientation.T @ state.orientation),
-            state.hand_pose - start.hand_pose,
-            state.transl[2:] - start.transl[2:],
-        ]
-        residuals = np.concatenate(moved) / self._sigma
-        return Linearised(float(residuals @ residuals), residuals, self._jacobian)
+        moved = np.empty(49)
+        # Rotations this near to the start differ by their vectors
+        moved[ORIENT] = axis_angles(start.orientation.T @ state.orientation)
+        moved[POSE] = state.hand_pose - start.hand_pose
+        moved[-1] = state.transl[2] - start.transl[2]
+        equations.add_of_single(_STAYING, moved / self._sigma, 1.0 / self._sigma)
