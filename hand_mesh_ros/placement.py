@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.compiled import compiled
 from hand_mesh_ros.errors import FrameError
 from hand_mesh_ros.hand import ScaleSource
-from hand_mesh_ros.rendering.zbuffer import compiled
 
 _ROUNDS = 20
 

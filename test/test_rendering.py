@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import trimesh
 
+from hand_mesh_ros import compiled
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.errors import ConfigurationError
 from hand_mesh_ros.hand_model.files import load_hand_model
-from hand_mesh_ros.rendering import zbuffer
 from hand_mesh_ros.rendering.meshes import write_mesh
 from hand_mesh_ros.rendering.shading import Lighting, linear_to_srgb, shade, srgb_to_linear, vertex_normals
 from hand_mesh_ros.rendering.skin import skin_albedo
@@ -189,8 +189,8 @@ def test_compiles_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch)
             raise RuntimeError('cannot cache function: no locator available')
         return lambda function: function
 
-    monkeypatch.setattr(zbuffer, 'njit', without_cache)
-    assert zbuffer.compiled(abs)(-3) == 3
+    monkeypatch.setattr(compiled, 'njit', without_cache)
+    assert compiled.compiled(abs)(-3) == 3
 
 
 def test_normals_of_a_sphere_point_outwards() -> None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from hand_mesh_ros.compiled import compiled
 from hand_mesh_ros.crop_view import CropView
 from hand_mesh_ros.datasets.hand_figure import HandFigures, Sleeve
 from hand_mesh_ros.datasets.props import Prop
 from hand_mesh_ros.datasets.shadows import in_shadow, shade_with_shadows
 from hand_mesh_ros.hand_model.keypoints import JOINT_PARENTS, KEYPOINT_JOINTS
 from hand_mesh_ros.rendering.shading import Lighting, srgb_to_linear
-from hand_mesh_ros.rendering.zbuffer import compiled, join_meshes, rasterise
+from hand_mesh_ros.rendering.zbuffer import join_meshes, rasterise
 
 _ANTIALIASING = 2
 _SRGB_TO_LINEAR = srgb_to_linear(np.arange(256) / 255.0)

@@ -7,9 +7,10 @@ import math
 import numpy as np
 
 from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.compiled import compiled
 from hand_mesh_ros.crop_view import looking_along
 from hand_mesh_ros.rendering.shading import Lighting
-from hand_mesh_ros.rendering.zbuffer import compiled, rasterise
+from hand_mesh_ros.rendering.zbuffer import rasterise
 
 #: The shadow map: its side in pixels, how far the lamp stands, what radius it sees, and how much
 #: deeper than the lit surface a point in shadow lies. Metres.

@@ -12,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
+from hand_mesh_ros.compiled import compiled
 from hand_mesh_ros.hand_model.kinematics import BETAS, ORIENT, PARAMETERS, POSE, TRANSL, KeypointKinematics
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.hand_model.rotations import rotation_matrices
-from hand_mesh_ros.rendering.zbuffer import compiled
 
 #: Residuals, in standard deviations, beyond which a landmark or a pixel is taken for wrong.
 _OUTLIER = 5.0

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.compiled import compiled
 from hand_mesh_ros.errors import FrameError
 from hand_mesh_ros.hand_model.fit_terms import (
     BetasPrior,
@@ -26,7 +27,6 @@ from hand_mesh_ros.hand_model.kinematics import BETAS, PARAMETERS, KeypointKinem
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.hand_model.rotations import axis_angles, rotation_matrices
 from hand_mesh_ros.placement import place
-from hand_mesh_ros.rendering.zbuffer import compiled
 
 #: How well landmarks, or pixels with depths, tell the figure of a hand, metres.
 _FIGURE_SIGMA = 0.01

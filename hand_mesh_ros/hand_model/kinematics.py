@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from hand_mesh_ros.compiled import compiled
 from hand_mesh_ros.hand_model.keypoints import TIP_KEYPOINTS
 from hand_mesh_ros.hand_model.model import JOINT_LEVELS, PARENTS, HandModel, forward_kinematics
 from hand_mesh_ros.hand_model.rotations import right_jacobian, rotation_matrices
-from hand_mesh_ros.rendering.zbuffer import compiled
 
 #: Columns of the Jacobian of :meth:`KeypointKinematics.keypoints`.
 ORIENT = slice(0, 3)

@@ -11,13 +11,13 @@ from functools import cached_property
 
 import numpy as np
 
+from hand_mesh_ros.compiled import compiled
 from hand_mesh_ros.errors import ConfigurationError
 from hand_mesh_ros.hand import Side
 from hand_mesh_ros.hand_model import mirroring
 from hand_mesh_ros.hand_model.frames import fingertip_axes_at_rest, hand_axes_at_rest, transforms
 from hand_mesh_ros.hand_model.keypoints import JOINT_PARENTS, KEYPOINT_JOINTS, TIP_KEYPOINTS
 from hand_mesh_ros.hand_model.rotations import rotation_matrices
-from hand_mesh_ros.rendering.zbuffer import compiled
 
 #: Betas further from the mean than this, in standard deviations, are no human hand's.
 MAX_BETAS_NORM = 4.0

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from hand_mesh_ros.rendering.zbuffer import compiled
+from hand_mesh_ros.compiled import compiled
 
 #: Squared angle below which the Taylor series are exact to float64 and the closed forms are not.
 _SMALL_SQUARED_ANGLE = 1e-3

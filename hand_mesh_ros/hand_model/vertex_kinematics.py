@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hand_mesh_ros.compiled import compiled
 from hand_mesh_ros.hand_model.fit_terms import HandState
 from hand_mesh_ros.hand_model.keypoints import TIP_KEYPOINTS
 from hand_mesh_ros.hand_model.kinematics import TRANSL, moved_by_bones
 from hand_mesh_ros.hand_model.model import PARENTS, HandModel, forward_kinematics, nonzero_weights
 from hand_mesh_ros.hand_model.rotations import right_jacobian, rotation_matrices
-from hand_mesh_ros.rendering.zbuffer import compiled
 
 #: The column after those of orientation, pose and translation: the hand's length, in steps along
 #: ``VertexKinematics.lengthening``.

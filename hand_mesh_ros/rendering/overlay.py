@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 
 from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.compiled import compiled
 from hand_mesh_ros.hand import Hand, Side
 from hand_mesh_ros.hand_model.keypoints import KEYPOINT_PARENTS
 from hand_mesh_ros.rendering.shading import Lighting, linear_to_srgb, shade, srgb_to_linear, vertex_normals
-from hand_mesh_ros.rendering.zbuffer import Raster, compiled, join_meshes, rasterise
+from hand_mesh_ros.rendering.zbuffer import Raster, join_meshes, rasterise
 
 #: sRGB colours of the meshes: told apart by people who see no red or no green, too.
 SIDE_COLOURS: Mapping[Side, tuple[int, int, int]] = {'right': (84, 150, 235), 'left': (236, 190, 92)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hand_mesh_ros.rendering.zbuffer import compiled
+from hand_mesh_ros.compiled import compiled
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from hand_mesh_ros.rendering.zbuffer import compiled
+from hand_mesh_ros.compiled import compiled
 
 #: A pixel left uncovered with less than this probability is covered for good, and gives no gradient.
 _COVERED = 1e-10

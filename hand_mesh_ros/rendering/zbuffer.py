@@ -10,14 +10,12 @@ behind the camera.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numba import njit
 
 from hand_mesh_ros.camera import Camera
+from hand_mesh_ros.compiled import compiled
 
 #: Nothing nearer to the camera plane than this is drawn, in metres.
 NEAR_M = 0.01
@@ -35,18 +33,6 @@ class Raster:
     def mask(self) -> np.ndarray:
         """Pixels covered by a face, (H,W) bool."""
         return self.face_index >= 0
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile with Numba at the first call, without the GIL, and keep the machine code on disk if possible.
-
-    Numba caches beside the source file, else in NUMBA_CACHE_DIR or the user's cache folder, and refuses to
-    decorate where it may write to none of them (a read-only container): then each process compiles anew.
-    """
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:
-        return njit(nogil=True)(function)
 
 
 def rasterise(vertices_camera: np.ndarray, faces: np.ndarray, camera: Camera) -> Raster:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hand_mesh_ros.rendering.zbuffer import compiled
+from hand_mesh_ros.compiled import compiled
 from hand_mesh_ros.segmentation.surfaces import NEAR_M
 
 #: Distance of what cannot be reached.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hand_mesh_ros.rendering.zbuffer import compiled
+from hand_mesh_ros.compiled import compiled
 from hand_mesh_ros.segmentation.geodesic import UNREACHED, geodesic_distances
 from hand_mesh_ros.segmentation.surfaces import Surfaces
 

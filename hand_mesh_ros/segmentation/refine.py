@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from hand_mesh_ros.rendering.zbuffer import compiled
+from hand_mesh_ros.compiled import compiled
 from hand_mesh_ros.segmentation.surfaces import Surfaces, jump
 
 #: Holes of fewer pixels than this share of the hand's are filled.

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from hand_mesh_ros.camera import Camera
-from hand_mesh_ros.rendering.zbuffer import compiled
+from hand_mesh_ros.compiled import compiled
 
 #: Focal length in pixels that a reduced image is brought near to: about 3 mm a pixel at half a metre.
 _REDUCED_FOCAL_PX = 185.0
