@@ -19,3 +19,7 @@ class FileFormatError(HandMeshError):
 
 class ConfigurationError(HandMeshError):
     """A parameter or option that cannot work; raised at start, before any frame."""
+
+
+class EngineError(HandMeshError):
+    """An engine that TensorRT could not build or load, or that does not compute what its graph does."""
