@@ -16,6 +16,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from hand_mesh_ros.errors import HandMeshError
+from hand_mesh_ros.ros.logs import send_library_logs_to_ros
 
 #: How long a spin may sleep before it looks whether it is to end.
 _WAKE_S = 0.1
@@ -55,6 +56,7 @@ def run_program(
     except RuntimeError as error:  # rclpy's RCLError, which has no public name
         print(f'arguments for ROS cannot be used: {error}', file=sys.stderr)
         return 1
+    send_library_logs_to_ros()
     node = None
     try:
         node = make_node()
