@@ -37,6 +37,7 @@ class HandLayer(nn.Module):
     rest_shapedirs: Tensor
     keypoint_joints: Tensor
     tip_vertices: Tensor
+    identity: Tensor
 
     def __init__(self, model: HandModel, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -53,6 +54,7 @@ class HandLayer(nn.Module):
         )
         self._add_buffer('keypoint_joints', model.keypoint_joints, torch.int64)
         self._add_buffer('tip_vertices', model.tip_vertices, torch.int64)
+        self._add_buffer('identity', np.eye(3), dtype)
 
     def forward(
         self, global_orient: Tensor, hand_pose: Tensor, betas: Tensor, transl: Tensor
@@ -77,8 +79,7 @@ class HandLayer(nn.Module):
     def _skinned(
         self, betas: Tensor, rotations: Tensor, rest_joints: Tensor, global_rotations: Tensor, joints: Tensor
     ) -> Tensor:
-        identity = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
-        pose_feature = (rotations[:, 1:] - identity).reshape(-1, 135)
+        pose_feature = (rotations[:, 1:] - self.identity).reshape(-1, 135)
         displacements = betas @ self.shapedirs + pose_feature @ self.posedirs
         shaped = self.v_template + displacements.reshape(-1, *self.v_template.shape)
         offsets = joints[..., None] - global_rotations @ rest_joints[..., None]
@@ -95,11 +96,13 @@ class HandLayer(nn.Module):
         vertices: Tensor,
     ) -> Tensor:
         own = self.keypoint_joints
-        offsets = (rest_keypoints - rest_joints[:, own])[..., None]
-        rigid = joints[:, own] + (global_rotations[:, own] @ offsets).squeeze(-1)
+        # Not [:, own], which exporters make several operators of
+        offsets = (rest_keypoints - rest_joints.index_select(1, own))[..., None]
+        turned = (global_rotations.index_select(1, own) @ offsets).squeeze(-1)
+        rigid = joints.index_select(1, own) + turned
         # Each finger's tip is the last of its four keypoints, after the wrist
         fingers = rigid[:, 1:].reshape(-1, 5, 4, 3)
-        tips = vertices[:, self.tip_vertices, None]
+        tips = vertices.index_select(1, self.tip_vertices)[:, :, None]
         return torch.cat([rigid[:, :1], torch.cat([fingers[:, :, :3], tips], dim=2).flatten(1, 2)], dim=1)
 
     def _add_buffer(self, name: str, array: np.ndarray, dtype: torch.dtype) -> None:

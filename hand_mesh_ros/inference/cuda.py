@@ -70,8 +70,19 @@ def _told(status: int, function: str) -> None:
 def cuda_runtime() -> Any:
     """cuda-python's module of the CUDA runtime, of any of its versions.
 
-    :raises ConfigurationError: it is not installed.
+    :raises ConfigurationError: it is not installed, or newer than the driver.
     """
+    runtime = _imported_runtime()
+    status, *_ = runtime.cudaGetDeviceCount()
+    if int(status) != 0:
+        raise ConfigurationError(
+            f'cuda-python and the NVIDIA driver do not go together ({getattr(status, "name", status)}): '
+            "install the cuda-python of the driver's CUDA version, which nvidia-smi tells"
+        )
+    return runtime
+
+
+def _imported_runtime() -> Any:
     try:
         from cuda.bindings import runtime  # 12.6 and later
 

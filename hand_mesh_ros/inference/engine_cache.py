@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import struct
 import tempfile
 import time
@@ -31,6 +32,9 @@ _LONGEST_HEADER = 1 << 16
 
 _ENGINE, _TIMING, _LOCK, _TEMPORARY = '.engine', '.timing', '.lock', '.tmp'
 
+#: Names that :class:`EngineCache` gives: others in its folder are not its own.
+_OWN_NAME = re.compile(r'-[0-9a-f]{32}\.(engine|timing|lock)(\.\w+\.tmp)?$')
+
 #: Between two looks at a lock that another process holds.
 _POLL_S = 0.2
 
@@ -47,6 +51,7 @@ class EngineKey:
     precision: str  #: "fp16" or "fp32"
     batches: tuple[int, ...]  #: hands in a call, one optimisation profile each
     recipe: int  #: version of the way in which engines are built
+    places_sha256: str  #: of the places that stay in float32; empty where all do
 
     def as_json(self) -> dict[str, Any]:
         """The key as JSON gives it back."""
@@ -89,7 +94,8 @@ class EngineCache:
     def load(self, name: str, key: EngineKey) -> bytes | None:
         """The engine, or None where there is none.
 
-        :raises FileFormatError: there is a file that is damaged, cut off or of another key.
+        :raises FileFormatError: there is a file that is damaged, cut off, of another key, or that users other
+            than this one and root may have written.
         """
         return _read(self.path_of(name, key), key.as_json())
 
@@ -152,7 +158,7 @@ class EngineCache:
             return []
         gone = []
         for path in sorted(self.folder.iterdir()):
-            if path.suffix not in (_ENGINE, _TIMING, _TEMPORARY, _LOCK):
+            if not _OWN_NAME.search(path.name):
                 continue
             try:
                 path.unlink(missing_ok=True)
@@ -188,8 +194,8 @@ class EngineCache:
 
 def _remedy() -> str:
     return (
-        'the engine is used from memory and will be built anew at the next start; free space there, or give '
-        'a folder that can be written (hand-mesh engine build --cache DIR, or XDG_CACHE_HOME)'
+        'the engine is used from memory and will be built anew at the next start; free space there, or set '
+        'XDG_CACHE_HOME to a folder that can be written'
     )
 
 
@@ -232,6 +238,10 @@ def _write_atomically(path: Path, *parts: bytes) -> None:
 def _read(path: Path, key: Mapping[str, Any]) -> bytes | None:
     try:
         with path.open('rb') as file:
+            # TensorRT trusts what it loads, and the hash in the header is whoever's wrote it
+            status = os.fstat(file.fileno())
+            if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+                raise _bad(path, 'belongs to another user, or others may write it')
             told = _told_by(file, path)
             if told['key'] != key:
                 raise _bad(path, 'is an engine of something else')

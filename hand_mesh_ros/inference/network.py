@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,25 +16,32 @@ MIN_STEPS, DEFAULT_STEPS, MAX_STEPS = 1, 1, 16
 
 @dataclass(frozen=True, eq=False)
 class NetworkOutput:
-    """A right hand, as a network sees it in the camera of a crop. Float64."""
+    """A right hand, as a network sees it in the camera of a crop. Float64 unless said."""
 
     global_orient: np.ndarray  #: (3,) radians, axis-angle
     hand_pose: np.ndarray  #: (45,) radians, axis-angle, the model's mean pose included
     betas: np.ndarray  #: (10,) of the hand model that the network learned
     confidence: np.ndarray  #: (21,) of each keypoint, 0..1
+    presence: float  #: that the crop shows a hand, 0..1; 0.5 from a network that does not say
     keypoints: np.ndarray  #: (21,2) where the crop shows them, -1..1 over it: from the cues and the image
+    keypoints_3d: np.ndarray  #: (21,3) float32 metres, from the wrist's, axes of the crop's camera
+    vertices: np.ndarray  #: (V,3) float32 likewise, of the hand model that the network learned
+    tokens: np.ndarray  #: (N,) int64 of the pose
 
 
 class HandNetwork(Protocol):
     """A network with its weights, loaded and ready. Not thread-safe."""
 
-    backend: str  #: what runs it, e.g. "torch"
+    backend: str  #: what runs it, e.g. "onnxruntime"
+    device: str  #: where, e.g. "CPU"
     image_size: int  #: S, side of the crops in pixels
     weights_hash: str  #: SHA-256 of the file of weights, hexadecimal
     hand_model_hash: str  #: SHA-256 of the hand model that ``NetworkOutput.betas`` are of; empty if unknown
+    #: Whether it finds the hand in a crop without a detector's landmarks, and says its ``presence``
+    finds_hands: bool
 
-    def infer(self, image: np.ndarray, cues: Cues) -> NetworkOutput:
-        """The right hand in a crop (S,S,3) uint8 RGB."""
+    def infer(self, images: np.ndarray, cues: Sequence[Cues]) -> tuple[NetworkOutput, ...]:
+        """The right hands in crops (B,S,S,3) uint8 RGB, one in each."""
         ...
 
 
@@ -52,15 +60,16 @@ class SilhouetteHand:
 class SilhouetteNetwork(Protocol):
     """A network of silhouettes with its weights, loaded and ready. Not thread-safe."""
 
-    backend: str  #: what runs it, e.g. "torch"
+    backend: str  #: what runs it, e.g. "onnxruntime"
+    device: str  #: where, e.g. "CPU"
     image_size: int  #: S, side of the crops in pixels
     weights_hash: str  #: SHA-256 of the file of weights, hexadecimal
     hand_model_hash: str  #: SHA-256 of the hand model that ``SilhouetteHand.betas`` are of; empty if unknown
 
-    def infer(self, crop: np.ndarray, half_side: float) -> tuple[SilhouetteHand, ...]:
-        """The right hands that a crop (S,S) uint8 may show, 255 for hand, by falling score.
+    def infer(self, crops: np.ndarray, half_sides: np.ndarray) -> tuple[tuple[SilhouetteHand, ...], ...]:
+        """The right hands that each of crops (B,S,S) uint8 may show, 255 for hand, by falling score.
 
-        :param half_side: focal length of the crop's camera over half the crop's side.
+        :param half_sides: (B,) focal lengths of the crops' cameras over half the crops' side.
         """
         ...
 
@@ -68,7 +77,8 @@ class SilhouetteNetwork(Protocol):
 class SilhouetteRefinement(Protocol):
     """A network that moves the vertices of such hands, loaded and ready. Not thread-safe."""
 
-    backend: str  #: what runs it, e.g. "torch"
+    backend: str  #: what runs it, e.g. "onnxruntime"
+    device: str  #: where, e.g. "CPU"
     image_size: int  #: S, side of the crops in pixels
     weights_hash: str  #: SHA-256 of the file of weights, hexadecimal
     hand_model_hash: str  #: SHA-256 of the hand model whose vertices it learned to move

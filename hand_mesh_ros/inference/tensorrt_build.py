@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from hand_mesh_ros.errors import ConfigurationError, EngineError, FileFormatError
-from hand_mesh_ros.inference.tensorrt_module import errors_said, load_tensorrt, tensorrt_logger, version_of
+from hand_mesh_ros.inference.tensorrt_module import (
+    errors_said,
+    load_tensorrt,
+    made,
+    tensorrt_logger,
+    version_of,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -43,18 +49,18 @@ def build_engine(
     :param timings: ``BuiltEngine.timings`` of earlier builds with this version and GPU.
     :param workspace_mib: what a layer may use of the device's memory beside its tensors.
     :raises ConfigurationError: no GPU or no TensorRT.
-    :raises FileFormatError: TensorRT cannot read the graph.
-    :raises EngineError: TensorRT builds no engine of it.
+    :raises FileFormatError: a graph with an open length that is not the batch.
+    :raises EngineError: TensorRT cannot read the graph, or builds no engine of it.
     """
     trt = load_tensorrt()
     errors_said()  # of earlier work
     started = time.monotonic()
     _logger.info('TensorRT %s builds an engine of %s: this can take minutes', trt.__version__, graph.name)
-    builder = trt.Builder(tensorrt_logger(trt))
+    builder = made(trt.Builder, tensorrt_logger(trt))
     network = builder.create_network(_network_flags(trt))
-    parser = trt.OnnxParser(network, tensorrt_logger(trt))  # must live on: it holds the weights
+    parser = made(trt.OnnxParser, network, tensorrt_logger(trt))  # must live on: it holds the weights
     if not parser.parse_from_file(str(graph)):
-        raise FileFormatError(f'{graph}: TensorRT {trt.__version__} cannot read it: {_errors_of(parser)}')
+        raise EngineError(f'{graph}: TensorRT {trt.__version__} cannot read it: {_errors_of(parser)}')
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mib << 20)
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 is asked for where its precision is needed
@@ -186,7 +192,11 @@ def _keep_types(trt: Any, config: Any, network: Any, graph: Path) -> None:
         if not named:
             continue
         for of_node in pending:
-            if named[0] == 'FLOAT' and of_node.type not in fixed and _is_of_floats(trt, of_node):
+            if of_node.type == trt.LayerType.TOPK and types.get(of_node.get_input(0).name) == 'FLOAT':
+                of_node.precision = trt.DataType.FLOAT  # the greatest of float32, though an index is given
+                of_node.set_output_type(0, trt.DataType.FLOAT)
+                kept += 1
+            elif named[0] == 'FLOAT' and of_node.type not in fixed and _is_of_floats(trt, of_node):
                 of_node.precision = trt.DataType.FLOAT
                 for output in range(of_node.num_outputs):
                     of_node.set_output_type(output, trt.DataType.FLOAT)

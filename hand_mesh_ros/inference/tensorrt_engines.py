@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -65,9 +66,9 @@ def tensorrt_runner(
 
     :param may_build: False refuses where the cache has no engine that fits.
     :raises ConfigurationError: no GPU, or a library that is missing.
-    :raises FileFormatError: a graph that cannot be used, or a file in the cache that is not what it should be
-        and may not be built anew.
-    :raises EngineError: an engine that cannot be built or loaded, or is off.
+    :raises FileFormatError: a graph that cannot be used.
+    :raises EngineError: an engine that cannot be built or loaded, or is off, or is damaged in the cache and
+        may not be built anew.
     """
     return TensorRtRunner(engines_of(graphs, EngineOptions(precision, may_build=may_build)))
 
@@ -96,7 +97,14 @@ def engine_key(graph: Path, options: EngineOptions) -> EngineKey:
         precision=options.precision,
         batches=options.batches,
         recipe=RECIPE,
+        places_sha256=_places_sha256() if options.precision == 'fp16' else '',
     )
+
+
+def _places_sha256() -> str:
+    from hand_mesh_ros.inference.half_types import FLOAT32_PLACES  # needs onnx
+
+    return hashlib.sha256('\n'.join(place.modules for place in FLOAT32_PLACES).encode()).hexdigest()
 
 
 def hashes_of(graph: Path) -> tuple[str, str]:
@@ -171,7 +179,7 @@ class _Source:
             engine = deserialized(self._trt, data, name)
         except (FileFormatError, EngineError) as error:
             if not self._options.may_build:
-                raise
+                raise EngineError(str(error)) from error
             _logger.warning('the engine of %s is built anew: %s', name, error)
             return None
         _logger.info('engine of %s from %s', name, self._cache.path_of(name, key))
@@ -183,8 +191,11 @@ class _Source:
         with tempfile.TemporaryDirectory(prefix='hand_mesh_ros.') as folder:
             prepared = Path(folder) / self._graphs[index].name
             half = self._options.precision == 'fp16'
-            write_engine_graph(self._graphs[index], 'fp16' if half else 'fp32', prepared)
-            cast_bytes_first(prepared)
+            try:
+                write_engine_graph(self._graphs[index], 'fp16' if half else 'fp32', prepared)
+                cast_bytes_first(prepared)
+            except (OSError, ValueError) as error:  # a full disk; a number that float16 cannot hold
+                raise EngineError(f'{name} cannot be prepared for TensorRT in {folder}: {error}') from error
             built = build_engine(
                 prepared, self._options.batches, self._cache.load_timings(key), self._options.workspace_mib
             )

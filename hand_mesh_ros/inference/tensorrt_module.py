@@ -77,11 +77,26 @@ def errors_said() -> str:
     return said or 'TensorRT says no reason'
 
 
+def made(kind: Any, *arguments: Any) -> Any:
+    """An object of one of TensorRT's classes.
+
+    :raises EngineError: TensorRT makes none, as with a driver that is too old for its CUDA.
+    """
+    try:
+        return kind(*arguments)
+    except (TypeError, RuntimeError) as error:  # what its module makes of a null pointer
+        raise EngineError(
+            f'TensorRT makes no {kind.__name__}, is the NVIDIA driver new enough for it? {errors_said()} '
+            f'({error})'
+        ) from error
+
+
 @functools.cache
 def _runtime(trt: Any) -> Any:
     # One for the process: it must outlive every engine that it made. But not Python, whose logger it calls.
+    runtime = made(trt.Runtime, tensorrt_logger(trt))
     atexit.register(_runtime.cache_clear)
-    return trt.Runtime(tensorrt_logger(trt))
+    return runtime
 
 
 def deserialized(trt: Any, data: bytes, what: str) -> Any:

@@ -129,6 +129,9 @@ class TensorRtRunner:
                 if name not in known:
                     known[name] = self._inputs[name] = self._room(*wanted)
                     self._host[name] = self._session.host_array((self._batches[-1], *wanted[0]), wanted[1])
+                    # The first run is of these. Of sizes that are 0 Mask2Hand computes NaN, and where the
+                    # greatest of NaNs is sought on a GPU, its index may lie outside of what is indexed by it.
+                    self._host[name].fill(1)
                 elif (known[name].row, known[name].dtype) != wanted:
                     raise EngineError(
                         f'{name} is {known[name].dtype}{known[name].row} where it comes from and '
@@ -151,8 +154,10 @@ class TensorRtRunner:
         context = engine.create_execution_context()
         if context is None:
             raise EngineError(f'the GPU has no memory left for the engine: {errors_said()}')
-        if not context.set_optimization_profile_async(profile, self._session.stream):
-            raise EngineError(f'TensorRT does not take its profile {profile}: {errors_said()}')
+        try:  # that raises where all others return False
+            context.set_optimization_profile_async(profile, self._session.stream)
+        except RuntimeError as error:
+            raise EngineError(f'TensorRT does not take its profile {profile}: {errors_said()}') from error
         self._session.synchronize()
         for name in inputs:
             row = tuple(engine.get_tensor_shape(name))[1:]

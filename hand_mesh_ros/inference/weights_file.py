@@ -1,30 +1,47 @@
-"""What the description in a file of weights says to the backends that run them."""
+"""What the description of a network says to those who run it."""
 
 from __future__ import annotations
 
-import hashlib
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hand_mesh_ros.errors import FileFormatError
+from hand_mesh_ros.inference.graph_files import sha256_of
+
+#: The backbone that comes with a head that reads hands: ``networks.hand_backbone``, which needs PyTorch.
+HAND_BACKBONE = 'mediapipe_hand'
 
 
-class LoadedFile:
+@dataclass(frozen=True)
+class NetworkFile:
     """A file of weights and its description, checked."""
 
-    def __init__(self, path: Path, description: dict[str, Any]) -> None:
-        """Read the description.
+    sha256: str  #: of the file, hexadecimal
+    image_size: int  #: side of the crops, pixels
+    hand_model_hash: str  #: SHA-256 of the hand model that the network learned on
+    calibration: tuple[float, float]  #: offset a and slope b of confidence = sigmoid(a - b log_variance)
+    finds_hands: bool = False  #: it reads the hand in a crop without a detector's landmarks, by its backbone
 
-        :raises FileFormatError: it lacks what a backend needs, or that is not of its kind.
+    @classmethod
+    def described(cls, weights: Path, description: Mapping[str, Any]) -> NetworkFile:
+        """Of a file and what is said of it, in it or in its graphs.
+
+        :raises FileFormatError: the description lacks what is needed, or that is not of its kind.
         """
-        self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         try:
-            calibration = description['calibration']
-            #: offset a and slope b of confidence = sigmoid(a - b log_variance)
-            self.calibration = float(calibration['offset']), float(calibration['slope'])
-            if not math.isfinite(sum(self.calibration)):  # JSON's NaN would come out as confidence
+            calibration = description.get('calibration', {'offset': 0.0, 'slope': 1.0})
+            offset, slope = float(calibration['offset']), float(calibration['slope'])
+            if not math.isfinite(offset + slope):  # JSON's NaN would come out as confidence
                 raise ValueError(f'calibration is {calibration}')
-            self.hand_model_hash = str(description['hand_model']['sha256'])
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f'{path}: its description cannot be used: {error!r}') from error
+            return cls(
+                sha256=sha256_of(weights),
+                image_size=int(description['configuration']['image_size']),
+                hand_model_hash=str(description['hand_model']['sha256']),
+                calibration=(offset, slope),
+                finds_hands=description['configuration'].get('backbone') == HAND_BACKBONE,
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f'{weights}: its description cannot be used: {error!r}') from error

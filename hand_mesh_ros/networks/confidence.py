@@ -28,10 +28,13 @@ class ConfidenceHead(nn.Module):
     data.
     """
 
+    joints: Tensor
+
     def __init__(self, width: int, tokens: int, map_shape: tuple[int, int]) -> None:
         super().__init__()
         self.tokens_of_joint = tokens // JOINTS
         self.map_shape = map_shape
+        self.register_buffer('joints', torch.tensor(KEYPOINT_JOINTS), persistent=False)
         self.image, self.pose = nn.Linear(width, width // 2), nn.Linear(width, width // 2)
         inputs = 2 * (width // 2) + _DISTRIBUTION + CUE_FEATURES + DISAGREEMENT + _RESIDUALS
         self.keypoint = nn.Parameter(torch.randn(KEYPOINTS, inputs) * 0.02)
@@ -66,7 +69,7 @@ class ConfidenceHead(nn.Module):
     def _of_keypoints(self, of_tokens: Tensor) -> Tensor:
         """(B,21,C): means over the tokens (B,N,C) of the joint that each keypoint moves with."""
         of_joints = of_tokens.unflatten(1, (JOINTS, self.tokens_of_joint)).mean(dim=2)
-        return of_joints[:, list(KEYPOINT_JOINTS)]
+        return of_joints.index_select(1, self.joints)
 
 
 def _certainty(logits: Tensor) -> Tensor:

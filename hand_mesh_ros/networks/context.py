@@ -46,6 +46,7 @@ class ContextEncoder(nn.Module):
     """Image and cues to the context of the pose; shape and camera besides."""
 
     centres: Tensor
+    reference_keypoints: Tensor
 
     def __init__(self, configuration: MaskHandConfiguration, tokens: int, code_dim: int) -> None:
         """Build it with random weights.
@@ -73,7 +74,9 @@ class ContextEncoder(nn.Module):
         self.register_buffer('centres', _pixel_centres(*self.image_encoder.shapes[0]), persistent=False)
         cue_keypoints = range(KEYPOINTS) if c.cue_tokens == KEYPOINTS else (_HAND_CENTRE,)
         token_keypoints = (KEYPOINT_JOINTS.index(joint) for joint in token_joints(tokens))
-        self.reference_keypoints = [*cue_keypoints, *token_keypoints]
+        self.register_buffer(
+            'reference_keypoints', torch.tensor([*cue_keypoints, *token_keypoints]), persistent=False
+        )
         self.shape_camera = ShapeCameraHead(c.width, c.heads)
 
     def forward(
@@ -97,7 +100,7 @@ class ContextEncoder(nn.Module):
         shown = torch.where(image_present[:, None, None], torch.cat(maps, dim=1), self.no_image)
         pyramid = self.map_norm(shown + self.pixel_position)
         nodes = self.skeleton(cues)
-        tokens = (len(nodes), self.configuration.cue_tokens, -1)
+        tokens = (nodes.shape[0], self.configuration.cue_tokens, -1)
         finest_map = pyramid[:, : self.finest_area]
         heatmaps = self.heatmaps(finest_map).transpose(1, 2)
         in_image = image_keypoints(heatmaps, self.centres)
@@ -112,7 +115,7 @@ class ContextEncoder(nn.Module):
             proposal=self.proposal(embeddings),
             prior=prior,
             codes=codes,
-            references=_places(cues, in_image)[:, self.reference_keypoints],
+            references=_places(cues, in_image).index_select(1, self.reference_keypoints),
             values=self._split_values(pyramid),
             finest_map=finest_map,
             heatmaps=heatmaps,

@@ -24,15 +24,13 @@ from hand_mesh_ros.networks.deformable_attention import sample_bilinear
 from hand_mesh_ros.networks.encoder import FeaturePyramid, import_timm
 from hand_mesh_ros.networks.lifter import BETAS, ResidualBlock
 from hand_mesh_ros.networks.rotations import matrices_from_six
+from hand_mesh_ros.networks.shipped import MASK2HAND_PATH
 from hand_mesh_ros.networks.skeleton_graph import KEYPOINTS
 from hand_mesh_ros.networks.vq_mano import JOINTS
 from hand_mesh_ros.networks.weights import load_weights
 
 #: What a file of weights calls this network.
 NETWORK_NAME = 'mask2hand'
-
-#: The weights that come with the package.
-MASK2HAND_PATH = Path(__file__).parent / 'data' / 'mask2hand.safetensors'
 
 _SIX = 6
 _PLACE = 3

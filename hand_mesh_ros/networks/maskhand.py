@@ -23,15 +23,13 @@ from hand_mesh_ros.networks.hand_backbone import HAND_BACKBONE, HandHead
 from hand_mesh_ros.networks.lifter import Lifters
 from hand_mesh_ros.networks.refinement import RefinementBlock, SynthesizerBlock
 from hand_mesh_ros.networks.second_look import DISAGREEMENT, MergedCues, SecondLook
+from hand_mesh_ros.networks.shipped import MASKHAND_PATH
 from hand_mesh_ros.networks.skeleton_graph import KEYPOINTS, HandCues
 from hand_mesh_ros.networks.vq_mano import VqMano, VqManoConfiguration
 from hand_mesh_ros.networks.weights import load_weights
 
 #: What a file of weights calls this network.
 NETWORK_NAME = 'maskhand'
-
-#: The weights that come with the package.
-MASKHAND_PATH = Path(__file__).parent / 'data' / 'maskhand.safetensors'
 
 
 class Decoded(NamedTuple):

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from hand_mesh_ros.crop_view import RMS_SHARE
 from hand_mesh_ros.hand_model.layer import HandLayer
+from hand_mesh_ros.networks.context import HandContext
 from hand_mesh_ros.networks.maskhand import MaskHand
-from hand_mesh_ros.networks.sampling import repeated_context, sample_tokens
+from hand_mesh_ros.networks.sampling import SampledTokens, repeated_context, sample_tokens
 from hand_mesh_ros.networks.skeleton_graph import HandCues
 
 #: Metres; no hand's keypoints lie closer together than this.
@@ -27,6 +28,8 @@ class HandPrediction(NamedTuple):
     camera: Tensor  #: (B*M,3): see ``camera_translation``
     landmarks: Tensor  #: (B*M,21,2) where the image shows the keypoints, -1..1 over the crop
     seen_keypoints: Tensor  #: (B*M,21,2) where cues and second look together say that they are
+    vertices: Tensor  #: (B*M,V,3) metres, from the wrist's keypoint
+    tokens: Tensor  #: (B*M,N) int64
 
 
 @torch.no_grad()
@@ -52,28 +55,62 @@ def predict(
     """
     present = torch.full((len(cues.present),), use_image, device=cues.present.device)
     context = network.context(images, cues, present)
+    return decode(
+        network,
+        layer,
+        context,
+        steps=steps,
+        hypotheses=hypotheses,
+        temperature=temperature,
+        generator=generator,
+    )
+
+
+@torch.no_grad()
+def decode(
+    network: MaskHand,
+    layer: HandLayer,
+    context: HandContext,
+    *,
+    steps: int,
+    hypotheses: int = 1,
+    temperature: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> HandPrediction:
+    """The second half of ``predict``: hands of their context."""
     sampled = sample_tokens(network.decoder, context, steps, hypotheses, temperature, generator)
-    logits, features, landmarks = (
-        t.flatten(0, 1) for t in (sampled.logits, sampled.features, sampled.landmarks)
-    )
+    sampled = SampledTokens(*(t.flatten(0, 1) for t in sampled))
     if temperature == 0.0:
-        rotations = network.rotations(logits)
+        rotations = network.rotations(sampled.logits)
     else:
-        rotations = network.vq_mano.decode_indices(sampled.tokens.flatten(0, 1))
+        rotations = network.vq_mano.decode_indices(sampled.tokens)
     context = repeated_context(context, hypotheses)
-    betas, camera = context.betas, context.camera
-    keypoints = keypoints_from_wrist(layer, rotations, betas)
-    projected = weak_projection(camera, keypoints)
-    log_variance = network.confidence(logits, features, context, projected, keypoints)
+    keypoints, vertices = points_from_wrist(layer, rotations, context.betas)
+    projected = weak_projection(context.camera, keypoints)
     return HandPrediction(
-        rotations, betas, keypoints, log_variance, camera, landmarks[..., :2], context.cues.keypoints
+        rotations=rotations,
+        betas=context.betas,
+        keypoints=keypoints,
+        log_variance=network.confidence(sampled.logits, sampled.features, context, projected, keypoints),
+        camera=context.camera,
+        landmarks=sampled.landmarks[..., :2],
+        seen_keypoints=context.cues.keypoints,
+        vertices=vertices,
+        tokens=sampled.tokens,
     )
+
+
+def points_from_wrist(layer: HandLayer, rotations: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+    """Keypoints (B,21,3) and vertices (B,V,3), metres, from the wrist's keypoint, of rotations (B,16,3,3) and
+    betas (B,10)."""
+    posed = layer.from_rotations(rotations, betas, torch.zeros_like(betas[:, :3]))
+    wrist = posed.keypoints[:, :1]
+    return posed.keypoints - wrist, posed.vertices - wrist
 
 
 def keypoints_from_wrist(layer: HandLayer, rotations: Tensor, betas: Tensor) -> Tensor:
-    """Keypoints (B,21,3), metres, from the wrist's, of rotations (B,16,3,3) and betas (B,10)."""
-    keypoints = layer.from_rotations(rotations, betas, torch.zeros_like(betas[:, :3])).keypoints
-    return keypoints - keypoints[:, :1]
+    """The keypoints (B,21,3) of ``points_from_wrist``."""
+    return points_from_wrist(layer, rotations, betas)[0]
 
 
 def camera_translation(camera: Tensor, keypoints: Tensor, focal_share: Tensor) -> Tensor:

@@ -20,13 +20,11 @@ from torch.nn.functional import pixel_unshuffle
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
 from hand_mesh_ros.networks.encoder import import_timm
 from hand_mesh_ros.networks.lifter import ResidualBlock
+from hand_mesh_ros.networks.shipped import REFINE_NET_PATH
 from hand_mesh_ros.networks.weights import load_weights
 
 #: What a file of weights calls this network.
 NETWORK_NAME = 'mask2hand-refinement'
-
-#: The weights that come with the package.
-REFINE_NET_PATH = Path(__file__).parent / 'data' / 'mask2hand_refinement.safetensors'
 
 #: The farthest that a vertex moves, metres.
 FARTHEST_M = 0.05

@@ -76,7 +76,9 @@ class RefinementBlock(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(B,S,C) of tokens (B,S,C)."""
         normal = self.attention_norm(tokens)
-        tokens = tokens + self.attention(normal, normal, bias=self.nearness[:, self.distances])
+        # Not [:, distances], which exporters make an operator of that engines are slow at
+        bias = self.nearness.index_select(1, self.distances.flatten()).unflatten(1, self.distances.shape)
+        tokens = tokens + self.attention(normal, normal, bias=bias)
         normal = self.convolution_norm(tokens)
         spread = gelu(self.along_tokens(normal.transpose(1, 2)).transpose(1, 2))
         gate = self.excite(gelu(self.squeeze(spread.mean(dim=1, keepdim=True)))).sigmoid()

@@ -48,7 +48,8 @@ def axis_angles(matrices: Tensor) -> Tensor:
         ],
         dim=-2,
     )
-    largest = rows.diagonal(dim1=-2, dim2=-1).argmax(dim=-1)[..., None, None]
+    diagonal = torch.stack([rows[..., k, k] for k in range(4)], dim=-1)
+    largest = diagonal.argmax(dim=-1)[..., None, None]
     row = rows.gather(-2, largest.expand(*largest.shape[:-1], 4)).squeeze(-2)
     quaternion = normalize(row, dim=-1)
     quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
@@ -57,5 +58,6 @@ def axis_angles(matrices: Tensor) -> Tensor:
     small = squared_sine < _SMALL_LENGTH
     # The root gets a harmless number where the series is taken: its gradient at zero is infinite.
     sine = torch.where(small, torch.ones_like(squared_sine), squared_sine).sqrt()
-    factor = torch.where(small, 2 + squared_sine / 3, 2 * torch.atan2(sine, w) / sine)
+    # Half angles: of a quaternion of length one, atan2(sine, w) = 2 atan(sine / (1 + w))
+    factor = torch.where(small, 2 + squared_sine / 3, 4 * torch.atan(sine / (1 + w)) / sine)
     return factor * xyz

@@ -78,13 +78,16 @@ def sample_tokens(
         new = SampledTokens(codes, probabilities, logits, features, landmarks)
         chosen = new if chosen is None else _updated(chosen, new, masked)
         tokens = chosen.tokens
-        masked = _least_confident(probabilities.masked_fill(~masked, math.inf), remaining)
+        if remaining:
+            masked = masked & (probabilities <= _lowest(probabilities.masked_fill(~masked, 2.0), remaining))
     assert chosen is not None  # the schedule has at least one step
     return SampledTokens(*(t.unflatten(0, (-1, hypotheses)) for t in chosen))
 
 
 def repeated_context(context: HandContext, times: int) -> HandContext:
     """Each hand of the context, that many times in a row."""
+    if times == 1:
+        return context
 
     def repeated(tensor: Tensor) -> Tensor:
         return tensor.repeat_interleave(times, dim=0)
@@ -126,7 +129,6 @@ def _updated(old: SampledTokens, new: SampledTokens, masked: Tensor) -> SampledT
     )
 
 
-def _least_confident(confidences: Tensor, count: int) -> Tensor:
-    """Mask (B,N) bool of that many of the lowest confidences (B,N)."""
-    lowest = confidences.topk(count, dim=-1, largest=False).indices
-    return torch.zeros_like(confidences, dtype=torch.bool).scatter(-1, lowest, True)
+def _lowest(probabilities: Tensor, count: int) -> Tensor:
+    """(B,1) the greatest of that many lowest probabilities (B,N)."""
+    return probabilities.topk(count, dim=-1, largest=False).values[:, -1:]

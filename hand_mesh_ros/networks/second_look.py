@@ -16,8 +16,8 @@ DISAGREEMENT = 9
 #: Of a keypoint: x, y over the crop, relative depth, and place in space.
 _PLANE, _DEPTH, _SPACE = slice(0, 2), slice(2, 3), slice(3, 6)
 
-#: Which of a keypoint's three weights is whose.
-_WEIGHT_OF = (0, 0, 1, 2, 2, 2)
+#: Which of a keypoint's three weights is whose, and which of a cue's features says that it is known.
+_WEIGHT_OF, _FLAGS = (0, 0, 1, 2, 2, 2), (7, 7, 8, 9, 9, 9)
 
 _WIDTH = 64
 
@@ -40,6 +40,9 @@ class SecondLook(nn.Module):
     are not those that it makes on photographs.
     """
 
+    weight_of: Tensor
+    flags: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.each = nn.Sequential(nn.Linear(CUE_FEATURES + 6 + DISAGREEMENT, _WIDTH), nn.GELU())
@@ -49,6 +52,8 @@ class SecondLook(nn.Module):
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)  # begins with the mean of both
         nn.init.zeros_(last.bias)
+        self.register_buffer('weight_of', torch.tensor(_WEIGHT_OF), persistent=False)
+        self.register_buffer('flags', torch.tensor(_FLAGS), persistent=False)
 
     def forward(self, cues: HandCues, look: HandLook, image_present: Tensor) -> MergedCues:
         """The cues of both.
@@ -58,7 +63,7 @@ class SecondLook(nn.Module):
         """
         features = cues.features()
         first = torch.cat([features[..., :2], features[..., 3:7]], dim=-1)
-        known = features[..., [7, 7, 8, 9, 9, 9]] > 0
+        known = features.index_select(-1, self.flags) > 0
         second = torch.cat([look.keypoints, look.relative_depth[..., None], look.world], dim=-1)
         looked = image_present[:, None, None]
         # Of a hand that no detector has landmarks of, all of the look's are taken. A depth or a place in
@@ -83,7 +88,7 @@ class SecondLook(nn.Module):
         hidden = hidden + self.keypoint
         hand = hidden.mean(dim=1, keepdim=True).expand_as(hidden)
         weights = self.all(torch.cat([hidden, hand], dim=-1)).sigmoid()
-        weights = torch.where(known, weights[..., list(_WEIGHT_OF)], 1.0)  # nothing else to believe
+        weights = torch.where(known, weights.index_select(-1, self.weight_of), 1.0)  # nothing else to believe
         weights = torch.where(looked, weights, 0.0)
         merged = first + weights * torch.where(looked, second - first, 0.0)
         return MergedCues(
