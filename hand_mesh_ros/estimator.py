@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -19,11 +19,15 @@ from hand_mesh_ros.hand import Hand, Side
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.hand_model.model import HandModel
 from hand_mesh_ros.image import checked_rgb
+from hand_mesh_ros.inference.engine import BACKENDS, PRECISIONS, EngineSettings
 from hand_mesh_ros.inference.network import DEFAULT_STEPS
 from hand_mesh_ros.observation import Observation
 from hand_mesh_ros.reconstruction import MASK_METHODS, METHODS, REFINEMENTS, make_reconstructor
+from hand_mesh_ros.reconstruction.maskhand import MaskHandReconstructor
 from hand_mesh_ros.reconstruction.surface import SurfaceFit
 from hand_mesh_ros.segmentation import MaskSettings, hand_masks
+from hand_mesh_ros.stage_clock import StageClock
+from hand_mesh_ros.tracking.tracker import DETECT_EVERY, HandTracker
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,31 @@ class Estimate:
     hands: tuple[Hand, ...]  #: by falling score; with boxes, in the order of the boxes
     unresolved: tuple[Detection, ...]  #: detections that gave no hand, e.g. a box without landmarks
     #: milliseconds by stage: detect, reconstruct, total; within detect, where hands were looked for in depth,
-    #: segment; within reconstruct, where the method is a network's, network: from the crops to the vertices,
-    #: of all hands together, and where there was depth, surface: laying all hands onto it
+    #: segment; within reconstruct, of all hands together: where the method is a network's, crop, network and
+    #: place (from what the network says to a hand in the camera's frame); where there was depth, surface:
+    #: laying hands onto it
     timing_ms: dict[str, float]
+    #: whether hands were looked for all over the frame, or in boxes; False where it was enough to find those
+    #: of the frame before again
+    detected: bool = True
+
+
+@dataclass(eq=False)
+class _Found:
+    """What was seen in one frame, before hands are laid onto depth."""
+
+    hands: list[tuple[Detection, Hand]] = field(default_factory=list)
+    unresolved: list[Detection] = field(default_factory=list)
+    detected: bool = True
+
+    def add(self, detections: Sequence[Detection], hands: Sequence[Hand | None]) -> _Found:
+        """With what became of ``detections``."""
+        for detection, hand in zip(detections, hands, strict=True):
+            if hand is None:
+                self.unresolved.append(detection)
+            else:
+                self.hands.append((detection, hand))
+        return self
 
 
 class HandMeshEstimator:
@@ -56,10 +82,14 @@ class HandMeshEstimator:
         hand_model: Path | str | None = None,
         weights: Path | str | None = None,
         sampling_steps: int = DEFAULT_STEPS,
+        backend: str = BACKENDS[0],
+        precision: str = PRECISIONS[0],
+        build_engines: bool = True,
         threads: int = 0,
         max_hands: int = 2,
         min_score: float = 0.5,
         streaming: bool = False,
+        detect_every: int = DETECT_EVERY,
         hand_length_m: float | None = None,
         side: Side = 'right',
         refinement: str = REFINEMENTS[0],
@@ -68,18 +98,24 @@ class HandMeshEstimator:
     ) -> None:
         """Load the hand model, the detector and the method.
 
-        :param method: one of ``reconstruction.METHODS``: ``maskhand``, which needs PyTorch, or ``fit`` for
-            images; ``mask2hand``, which needs PyTorch, for masks and depth images.
+        :param method: one of ``reconstruction.METHODS``: ``maskhand`` or ``fit`` for images; ``mask2hand``
+            for masks and depth images.
         :param hand_model: a MANO .pkl or .npz of yours; None for the open model of the package.
         :param weights: of ``maskhand`` or ``mask2hand``, a file that ``hand-mesh train`` wrote; None for that
             of the package.
         :param sampling_steps: of ``maskhand``, iterations of the sampling of a pose, 1 to 16.
-        :param threads: that PyTorch may use in the whole process; 0 for its default, all cores.
+        :param backend: what runs the networks, one of ``inference.engine.BACKENDS``: ``tensorrt``,
+            ``onnxruntime``, ``torch``; ``auto`` takes the first of these that works.
+        :param precision: of TensorRT's engines, ``fp16`` or ``fp32``.
+        :param build_engines: let TensorRT build an engine where it has none yet, which takes minutes.
+        :param threads: of the networks on the CPU; 0 for one each core.
         :param max_hands: the most hands to look for in one frame.
         :param min_score: how sure the detector must be that it sees a hand, 0..1; the score of the
             reconstruction, ``Hand.score``, may be lower. Not of ``mask2hand``.
-        :param streaming: the frames are those of one stream; False for unrelated images, which are
-            searched more thoroughly.
+        :param streaming: the frames are those of one stream, and hands get a ``track_id``, unless boxes are
+            given; False for unrelated images, which are searched more thoroughly.
+        :param detect_every: of ``maskhand`` with ``streaming``: while hands are followed, others are looked
+            for in each frame of so many; where ``max_hands`` are followed, more rarely.
         :param hand_length_m: length of the hands to expect, crease of the wrist to tip of the middle finger,
             flat; None for the model's mean hand.
         :param side: of ``mask2hand``: of hands of which no box says the side; a mask does not tell.
@@ -93,6 +129,9 @@ class HandMeshEstimator:
         """
         if side not in ('left', 'right'):
             raise ConfigurationError(f"side must be 'left' or 'right', got {side!r}")
+        if detect_every < 1:
+            raise ConfigurationError(f'detect_every must be at least 1, got {detect_every}')
+        engine = EngineSettings(backend, precision, build_engines, threads)
         path = None if hand_model is None else Path(hand_model)
         self.models: dict[Side, HandModel] = {
             'right': load_hand_model(path, 'right'),
@@ -107,7 +146,7 @@ class HandMeshEstimator:
             hand_length_m,
             weights=None if weights is None else Path(weights),
             sampling_steps=sampling_steps,
-            threads=threads,
+            engine=engine,
             streaming=streaming,
             refinement=refinement,
             refinement_weights=None if refinement_weights is None else Path(refinement_weights),
@@ -117,6 +156,11 @@ class HandMeshEstimator:
         self._side, self._max_hands = side, max_hands
         self._mask_settings = MaskSettings(max_hands=max_hands)
         self._surfaces: dict[Side, SurfaceFit] = {}
+        self._tracker = HandTracker(max_hands, detect_every) if streaming else None
+        reconstructor = self._reconstructor
+        self._follows = (
+            streaming and isinstance(reconstructor, MaskHandReconstructor) and reconstructor.follows
+        )
         self._detector = detector
         if detector is None and method not in MASK_METHODS:
             self._detector = MediaPipeDetector(max_hands=max_hands, min_score=min_score, streaming=streaming)
@@ -147,40 +191,75 @@ class HandMeshEstimator:
         """
         start = time.perf_counter()
         seen = self._observed(image, camera, mask, depth_m)
-        timing_ms: dict[str, float] = {}
-        detections = self._detections(seen, boxes, timing_ms)
-        if not detections:
-            self.forget()
-        detected = time.perf_counter()
-        hands, unresolved = [], []
-        parts_ms = dict.fromkeys(self._reconstructor.timing_ms, 0.0)
+        clock = StageClock('detect', 'reconstruct', *(['surface'] if depth_m is not None else []))
+        if self._tracker is None or boxes is not None:
+            found = self._each_alone(seen, boxes, clock)
+        elif self._follows:
+            found = self._followed(seen, self._tracker, clock)
+        else:
+            found = self._recognised(seen, self._tracker, clock)
+        hands = [hand for _, hand in found.hands]
         if depth_m is not None:
-            parts_ms['surface'] = 0.0
-        for detection in detections:
-            try:
-                hand = self._reconstructor.reconstruct(seen, detection)
-            except FrameError:  # landmarks that no hand can have: the other hands still count
-                hand = None
-            if hand is None:
-                unresolved.append(detection)
-                continue
-            for part, ms in self._reconstructor.timing_ms.items():
-                parts_ms[part] += ms
-            if depth_m is not None:
-                reconstructed = time.perf_counter()
-                hand = self._on_surface(hand, detection, seen)
-                parts_ms['surface'] += 1e3 * (time.perf_counter() - reconstructed)
-            hands.append(hand)
+            with clock('reconstruct'), clock('surface'):
+                hands = [self._on_surface(hand, detection, seen) for detection, hand in found.hands]
         if boxes is None:
             hands.sort(key=lambda hand: -hand.score)
-        end = time.perf_counter()
-        timing_ms |= {
-            'detect': 1e3 * (detected - start),
-            'reconstruct': 1e3 * (end - detected),
-            'total': 1e3 * (end - start),
-            **parts_ms,
-        }
-        return Estimate(tuple(hands), tuple(unresolved), timing_ms)
+        timing_ms = {**clock.ms, 'total': 1e3 * (time.perf_counter() - start)}
+        return Estimate(tuple(hands), tuple(found.unresolved), timing_ms, found.detected)
+
+    def _each_alone(self, seen: Observation, boxes: Sequence[HandBox] | None, clock: StageClock) -> _Found:
+        """The hands of a frame that has nothing to do with those before."""
+        if self._tracker is not None:
+            self._tracker.forget()
+        detections = self._detections(seen, boxes, clock)
+        return _Found().add(detections, self._reconstructed(seen, detections, clock))
+
+    def _recognised(self, seen: Observation, tracker: HandTracker, clock: StageClock) -> _Found:
+        """The hands of a frame, looked for without regard to those before, and which of these they are."""
+        tracker.begin_frame(seen.camera.width, seen.camera.height)
+        found = _Found()
+        self._assign(self._detections(seen, None, clock), found, seen, tracker, clock)
+        found.hands = tracker.hands()
+        return found
+
+    def _followed(self, seen: Observation, tracker: HandTracker, clock: StageClock) -> _Found:
+        """The hands of a frame, looked for where they were in the one before, and new ones now and then."""
+        tracker.begin_frame(seen.camera.width, seen.camera.height)
+        where = tracker.followed()
+        tracker.saw_followed(where, self._reconstructed(seen, where, clock))
+        found = _Found(detected=tracker.detector_due)
+        if found.detected:
+            assert self._detector is not None and seen.image is not None
+            with clock('detect'):
+                detections = self._detector.detect(seen.image, known_px=tracker.known_px())
+            self._assign(detections, found, seen, tracker, clock)
+        found.hands = tracker.hands()
+        return found
+
+    def _assign(
+        self,
+        detections: Sequence[Detection],
+        found: _Found,
+        seen: Observation,
+        tracker: HandTracker,
+        clock: StageClock,
+    ) -> None:
+        """Reconstruct what of ``detections`` the tracker does not know."""
+        wanted = tracker.assigned(detections)
+        of = [each.detection for each in wanted]
+        if not of and not tracker.hands():
+            self._reconstructor.forget()
+        hands = self._reconstructed(seen, of, clock)
+        tracker.saw_assigned(wanted, hands)
+        found.unresolved += [detection for detection, hand in zip(of, hands, strict=True) if hand is None]
+
+    def _reconstructed(
+        self, seen: Observation, detections: Sequence[Detection], clock: StageClock
+    ) -> list[Hand | None]:
+        with clock('reconstruct'):
+            hands = self._reconstructor.reconstruct(seen, detections)
+        clock.add(self._reconstructor.timing_ms)
+        return hands
 
     def _observed(
         self,
@@ -205,21 +284,21 @@ class HandMeshEstimator:
         return Observation(camera, image, mask, depth_m)
 
     def _detections(
-        self, seen: Observation, boxes: Sequence[HandBox] | None, timing_ms: dict[str, float]
+        self, seen: Observation, boxes: Sequence[HandBox] | None, clock: StageClock
     ) -> Sequence[Detection]:
-        if self.method not in MASK_METHODS:
-            assert self._detector is not None and seen.image is not None
-            return self._detector.detect(seen.image, boxes)
-        mask = seen.mask
-        if mask is None:
-            assert seen.depth_m is not None
-            start = time.perf_counter()
-            found = hand_masks(seen.depth_m, seen.camera, self._mask_settings, boxes)
-            timing_ms['segment'] = 1e3 * (time.perf_counter() - start)
-            mask = found.mask
-            if boxes is None:  # hands that touch in the mask are two where depth tells them apart
-                boxes = [HandBox(self._side, region.bbox_px) for region in found.regions]
-        return hands_in_mask(mask, boxes, self._side, self._max_hands)
+        with clock('detect'):
+            if self.method not in MASK_METHODS:
+                assert self._detector is not None and seen.image is not None
+                return self._detector.detect(seen.image, boxes)
+            mask = seen.mask
+            if mask is None:
+                assert seen.depth_m is not None
+                with clock('segment'):
+                    found = hand_masks(seen.depth_m, seen.camera, self._mask_settings, boxes)
+                mask = found.mask
+                if boxes is None:  # hands that touch in the mask are two where depth tells them apart
+                    boxes = [HandBox(self._side, region.bbox_px) for region in found.regions]
+            return hands_in_mask(mask, boxes, self._side, self._max_hands)
 
     def _on_surface(self, hand: Hand, detection: Detection, seen: Observation) -> Hand:
         """The hand where its depth was measured; as it was where the depth says nothing of it."""
@@ -238,6 +317,8 @@ class HandMeshEstimator:
 
     def forget(self) -> None:
         """What comes next is no continuation: hands that were followed from frame to frame are forgotten."""
+        if self._tracker is not None:
+            self._tracker.forget()
         self._reconstructor.forget()
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ def generate_launch_description():
             'method',
             default_value='',
             choices=['', 'maskhand', 'fit'],
-            description='How hands are reconstructed; fit needs no PyTorch. Empty for what params_file says.',
+            description='How hands are reconstructed. Empty for what params_file says.',
         ),
         DeclareLaunchArgument(
             'tf_prefix',

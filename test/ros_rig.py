@@ -22,10 +22,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
+from hand_mesh_ros import HandMeshEstimator
 from hand_mesh_ros.camera import Camera
-from hand_mesh_ros.msg import HandBoxArray, HandMeshArray, HandModelInfo
+from hand_mesh_ros.msg import HandBoxArray, HandMesh, HandMeshArray, HandModelInfo
 from hand_mesh_ros.ros.camera_info import info_from_camera
 from hand_mesh_ros.ros.images import message_from_rgb
+from hand_mesh_ros.ros.messages import message_from_hands
 
 Stamp = tuple[int, int]
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,6 +133,19 @@ class Rig:
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
+
+
+def check_hands(rig: Rig, frames: list[np.ndarray], camera: Camera, estimator: HandMeshEstimator) -> None:
+    """The node publishes what the estimator, which is set up alike, says of the same images."""
+    for image in frames:
+        published = rig.answer(image, camera)
+        expected = message_from_hands(published.header, estimator.estimate(image, camera).hands)
+        assert published.header.frame_id == 'camera_optical_frame'
+        assert len(published.hands) == len(expected.hands) > 0
+        for hand, own in zip(published.hands, expected.hands, strict=True):
+            assert (hand.side, hand.scale_source) == (own.side, HandMesh.SCALE_NOMINAL_HAND)
+            for name in ('keypoints_3d', 'keypoints_2d', 'vertices', 'hand_pose', 'global_orient', 'transl'):
+                np.testing.assert_allclose(getattr(hand, name), getattr(own, name), atol=1e-5, err_msg=name)
 
 
 class NodeProcess(subprocess.Popen[bytes]):

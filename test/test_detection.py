@@ -205,6 +205,22 @@ def test_a_stream_follows_a_hand_until_it_is_gone(hand, seen):
     detector.close()
 
 
+@pytest.mark.parametrize('streaming', [False, True])
+def test_hands_that_are_known_are_not_looked_for(hand, seen, streaming):
+    detector = MediaPipeDetector(streaming=streaming)
+    both = canvas(1000, 640, (hand, 80, 160), (mirrored(hand), 600, 160))
+    everything = detector.detect(both, known_px=())
+    assert len(everything) == 2
+    for known, other in (everything, everything[::-1]):
+        (found,) = detector.detect(both, known_px=[known.keypoints_px])
+        assert found.side == other.side and offset_px(found, other.keypoints_px) < 8
+    assert detector.detect(both, known_px=[each.keypoints_px for each in everything]) == []
+    # What was seen in the frame before does not count
+    (moved,) = detector.detect(canvas(640, 640, (hand, 300, 160)), known_px=())
+    assert offset_px(moved, seen.keypoints_px + (140, 0)) < 8
+    detector.close()
+
+
 def test_a_box_gives_what_the_whole_image_gives(detector, picture, seen):
     (found,) = detector.detect(picture, [HandBox('left', seen.bbox_px)])
     assert (found.side, found.score > 0.8, found.side_score > 0.8) == ('left', True, True)

@@ -33,7 +33,7 @@ def compared(number, error, found=True):
     detection = Detection('right', 1.0, 1.0, box, pixels, None, posed.keypoints) if found else None
     hand = None
     if detection is not None:
-        hand = make_reconstructor('fit', MODELS).reconstruct(Observation(CAMERA, image), detection)
+        hand = make_reconstructor('fit', MODELS).reconstruct(Observation(CAMERA, image), [detection])[0]
     sample = AnnotatedHand(
         f'<{number}>', 'set', Path('image.png'), 'right', None, posed.keypoints, pixels, np.ones(21, bool)
     )

@@ -29,13 +29,13 @@ def masks(worn_share: float) -> SyntheticMasks:
 class Knowing:
     """Tells the truth second, and something else first and last."""
 
-    backend, image_size, weights_hash, hand_model_hash = 'none', 96, '', MODEL.sha256
+    backend, device, image_size, weights_hash, hand_model_hash = 'none', 'CPU', 96, '', MODEL.sha256
 
     def __init__(self, worn_share: float) -> None:
         batch = masks(worn_share).batch(np.arange(COUNT))
         self._batch, self._asked = batch, 0
 
-    def infer(self, crop: np.ndarray, half_side: float) -> tuple[SilhouetteHand, ...]:
+    def infer(self, crops: np.ndarray, half_sides: np.ndarray) -> tuple[tuple[SilhouetteHand, ...], ...]:
         k, self._asked = self._asked, self._asked + 1
         truth = SilhouetteHand(
             *(self._batch[name][k].astype(float) for name in ('global_orient', 'hand_pose', 'betas')),
@@ -44,7 +44,7 @@ class Knowing:
             score=0.3,
         )
         other = replace(truth, hand_pose=np.zeros(45), global_orient=np.zeros(3))
-        return replace(other, score=0.5), truth, replace(other, score=0.2)
+        return ((replace(other, score=0.5), truth, replace(other, score=0.2)),)
 
 
 @pytest.fixture(scope='module')

@@ -19,10 +19,13 @@ from hand_mesh_ros.cues import Cues, normalised_world
 from hand_mesh_ros.datasets.demo_clip import render_demo_clip
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
 from hand_mesh_ros.hand_model.files import load_hand_model
+from hand_mesh_ros.inference.engine import EngineSettings
 from hand_mesh_ros.inference.loading import load_hand_network
 from hand_mesh_ros.inference.network import HandNetwork, NetworkOutput
 from hand_mesh_ros.reconstruction import METHODS, make_reconstructor
 from hand_mesh_ros.sources import read_frames
+
+TORCH = EngineSettings('torch')
 
 ABSENT = Cues(
     np.zeros((21, 2), np.float32),
@@ -35,7 +38,7 @@ ABSENT = Cues(
 
 @pytest.fixture(scope='module')
 def network(maskhand_weights: Path) -> HandNetwork:
-    return load_hand_network(maskhand_weights, steps=2)
+    return load_hand_network(maskhand_weights, 2, TORCH)
 
 
 def some_cues(seed: int) -> Cues:
@@ -49,6 +52,11 @@ def some_cues(seed: int) -> Cues:
     )
 
 
+def told(network: HandNetwork, image: np.ndarray, cues: Cues) -> NetworkOutput:
+    (output,) = network.infer(image[None], [cues])
+    return output
+
+
 def crop(network: HandNetwork, seed: int = 0) -> np.ndarray:
     shape = (network.image_size, network.image_size, 3)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
@@ -60,29 +68,29 @@ def numbers(output: NetworkOutput) -> np.ndarray:
 
 @pytest.mark.parametrize('cues', [some_cues(0), ABSENT], ids=['cues', 'no cues'])
 def test_a_crop_and_cues_give_a_hand(network, cues):
-    output = network.infer(crop(network), cues)
+    output = told(network, crop(network), cues)
     # The pose of which the file was made
     np.testing.assert_allclose(output.global_orient, UPRIGHT, atol=1e-4)
     np.testing.assert_allclose(output.hand_pose, np.zeros(45), atol=1e-4)
     assert (output.betas.shape, output.confidence.shape) == ((10,), (21,))
     assert ((output.confidence > 0.0) & (output.confidence < 1.0)).all()
     assert np.isfinite(numbers(output)).all()
-    np.testing.assert_array_equal(numbers(network.infer(crop(network), cues)), numbers(output))
+    np.testing.assert_array_equal(numbers(told(network, crop(network), cues)), numbers(output))
 
 
 def test_image_and_cues_both_count_and_the_image_can_be_left_out(network, maskhand_weights):
-    first = numbers(network.infer(crop(network), some_cues(0)))
-    assert np.abs(numbers(network.infer(crop(network, 1), some_cues(0))) - first).max() > 1e-5
-    assert np.abs(numbers(network.infer(crop(network), some_cues(1))) - first).max() > 1e-5
-    blind = load_hand_network(maskhand_weights, steps=2, use_image=False)
-    seen = [numbers(blind.infer(crop(network, seed), some_cues(0))) for seed in (0, 1)]
+    first = numbers(told(network, crop(network), some_cues(0)))
+    assert np.abs(numbers(told(network, crop(network, 1), some_cues(0))) - first).max() > 1e-5
+    assert np.abs(numbers(told(network, crop(network), some_cues(1))) - first).max() > 1e-5
+    blind = load_hand_network(maskhand_weights, 2, use_image=False)
+    seen = [numbers(told(blind, crop(network, seed), some_cues(0))) for seed in (0, 1)]
     np.testing.assert_array_equal(*seen)
 
 
 def test_confidence_is_as_the_file_says(tmp_path):
     calibration = {'offset': 2.0, 'slope': 0.0}
-    network = load_hand_network(write_maskhand(tmp_path / 'w.safetensors', calibration), steps=1)
-    output = network.infer(crop(network), some_cues(0))
+    network = load_hand_network(write_maskhand(tmp_path / 'w.safetensors', calibration), 1, TORCH)
+    output = told(network, crop(network), some_cues(0))
     np.testing.assert_allclose(output.confidence, 1.0 / (1.0 + np.exp(-2.0)), atol=1e-6)
 
 
@@ -94,9 +102,9 @@ def test_the_network_says_what_it_is(network, maskhand_weights):
 def test_threads_are_those_asked_for(maskhand_weights):
     before = torch.get_num_threads()
     try:
-        load_hand_network(maskhand_weights, steps=1, threads=3)
+        load_hand_network(maskhand_weights, 1, EngineSettings('torch', threads=3))
         assert torch.get_num_threads() == 3
-        load_hand_network(maskhand_weights, steps=1)
+        load_hand_network(maskhand_weights, 1, TORCH)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -107,24 +115,24 @@ def test_threads_are_those_asked_for(maskhand_weights):
 )
 def test_numbers_that_cannot_be_are_refused(maskhand_weights, steps, threads, told):
     with pytest.raises(ConfigurationError, match=told):
-        load_hand_network(maskhand_weights, steps, threads)
+        load_hand_network(maskhand_weights, steps, EngineSettings(threads=threads))
 
 
 def test_a_file_that_is_none_is_named(tmp_path):
     (tmp_path / 'broken.safetensors').write_bytes(b'no weights')
     for name in ('missing.safetensors', 'broken.safetensors'):
         with pytest.raises(FileFormatError, match=name):
-            load_hand_network(tmp_path / name, steps=1)
+            load_hand_network(tmp_path / name, 1, TORCH)
     half = write_maskhand(tmp_path / 'half.safetensors', {'offset': 1.0})
     with pytest.raises(FileFormatError, match='half.*slope'):
-        load_hand_network(half, steps=1)
+        load_hand_network(half, 1, TORCH)
     no_number = write_maskhand(tmp_path / 'no_number.safetensors', {'offset': float('nan'), 'slope': 1.0})
     with pytest.raises(FileFormatError, match='no_number.*nan'):
-        load_hand_network(no_number, steps=1)
+        load_hand_network(no_number, 1, TORCH)
 
 
 def test_missing_weights_are_told_with_the_remedies(monkeypatch, tmp_path):
-    monkeypatch.setattr('hand_mesh_ros.networks.maskhand.MASKHAND_PATH', tmp_path / 'none.safetensors')
+    monkeypatch.setattr('hand_mesh_ros.inference.loading.MASKHAND_PATH', tmp_path / 'none.safetensors')
     with pytest.raises(ConfigurationError, match='none.safetensors is missing.*--weights.*--method fit'):
         HandMeshEstimator()
 
@@ -140,7 +148,8 @@ def test_missing_packages_are_told_with_the_remedies(missing, maskhand_weights):
         'except ConfigurationError as error: print(error)\n'
     )
     told = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True).stdout
-    assert 'hand-mesh-ros[torch]' in told and '--method fit' in told and missing in told
+    # Of the other engines, too, it is said what is missing
+    assert 'hand-mesh-ros[torch]' in told and missing in told and 'hand-mesh export' in told
 
 
 def test_the_default_method_is_the_learned_one(maskhand_weights):

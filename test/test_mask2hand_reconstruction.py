@@ -39,15 +39,15 @@ CONFIDENCE = np.linspace(0.2, 0.9, 21)
 class KnowingNetwork:
     """Says what it was told that right hands are like, in the crop's camera; keeps what it was asked."""
 
-    backend, image_size, weights_hash = 'none', SIZE, 'abc'
+    backend, device, image_size, weights_hash = 'none', 'CPU', SIZE, 'abc'
 
     def __init__(self, *hands: SilhouetteHand, hand_model_hash: str = MODELS['right'].sha256) -> None:
         self.hands, self.hand_model_hash = hands, hand_model_hash
         self.asked: list[tuple[np.ndarray, float]] = []
 
-    def infer(self, crop: np.ndarray, half_side: float) -> tuple[SilhouetteHand, ...]:
-        self.asked.append((crop, half_side))
-        return self.hands
+    def infer(self, crops: np.ndarray, half_sides: np.ndarray) -> tuple[tuple[SilhouetteHand, ...], ...]:
+        self.asked += zip(crops, half_sides, strict=True)
+        return (self.hands,) * len(crops)
 
 
 def posed(betas: np.ndarray, scale: float = 1.0) -> PosedHand:
@@ -89,7 +89,7 @@ def reconstructed(
     reconstructor: Mask2HandReconstructor, mask: np.ndarray, camera: Camera = PINHOLE, side: Side = 'right'
 ) -> Hand:
     (detection,) = hands_in_mask(mask, side=side)
-    hand = reconstructor.reconstruct(Observation(camera, mask=mask), detection)
+    (hand,) = reconstructor.reconstruct(Observation(camera, mask=mask), [detection])
     assert hand is not None
     return hand
 
@@ -207,8 +207,7 @@ def test_a_mask_that_no_hand_looks_like_gives_none():
     (detection,) = hands_in_mask(mask)
     reconstructor = Mask2HandReconstructor(MODELS, KnowingNetwork(beside))
     observation = Observation(PINHOLE, mask=mask)
-    assert reconstructor.reconstruct(observation, detection) is None
-    assert reconstructor.reconstruct(observation, replace(detection, mask=None)) is None
+    assert reconstructor.reconstruct(observation, [detection, replace(detection, mask=None)]) == [None, None]
 
 
 def test_refining_brings_the_hand_onto_its_mask():

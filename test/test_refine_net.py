@@ -15,7 +15,6 @@ from hand_mesh_ros.detection.masks import hands_in_mask
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.inference.loading import load_silhouette_network, load_silhouette_refinement
-from hand_mesh_ros.inference.torch_refine_net import TorchSilhouetteRefinement
 from hand_mesh_ros.networks.refine_net import (
     FARTHEST_M,
     REFINE_NET_PATH,
@@ -174,7 +173,7 @@ def test_other_files_are_refused(tmp_path, mask2hand):
     with pytest.raises(FileFormatError, match='mask2hand'):
         load_refine_net(mask2hand)
     with pytest.raises(FileFormatError, match='none.safetensors'):
-        TorchSilhouetteRefinement(tmp_path / 'none.safetensors')
+        load_silhouette_refinement(tmp_path / 'none.safetensors')
     if not REFINE_NET_PATH.is_file():
         with pytest.raises(ConfigurationError, match='hand-mesh train mask2hand-refinement'):
             load_silhouette_refinement(None)
@@ -251,7 +250,7 @@ def reconstructed(mask2hand, refinement, side, depth=False):
     observation, detection = seen_hand(side)
     if depth:
         observation = replace(observation, depth_m=np.full(observation.mask.shape, 0.6, np.float32))
-    hand = reconstructor.reconstruct(observation, detection)
+    (hand,) = reconstructor.reconstruct(observation, [detection])
     assert hand is not None
     return hand, reconstructor
 
@@ -280,7 +279,7 @@ def test_left_hands_are_refined_as_right_ones_in_a_mirror(mask2hand, tmp_path):
     observation, detection = seen_hand('right')
     mirrored = Observation(CAMERA, mask=np.ascontiguousarray(observation.mask[:, ::-1]))
     (detection,) = hands_in_mask(mirrored.mask, side='left')
-    left = reconstructor.reconstruct(mirrored, detection)
+    (left,) = reconstructor.reconstruct(mirrored, [detection])
     np.testing.assert_allclose(left.vertices * (-1, 1, 1), right.vertices, atol=3e-3)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 pytest.importorskip('hand_mesh_ros.msg', reason='the messages are not built')
-from ros_rig import ROOT, NodeProcess, Rig, node_process, running_node
+from ros_rig import ROOT, NodeProcess, Rig, check_hands, node_process, running_node
 from sensor_msgs.msg import Image
 
 from hand_mesh_ros import HandMeshEstimator
@@ -26,7 +25,7 @@ from hand_mesh_ros.datasets.demo_clip import render_demo_clip
 from hand_mesh_ros.detection.detection import HandBox
 from hand_mesh_ros.msg import HandMesh
 from hand_mesh_ros.ros.images import jpeg_from_rgb, message_from_rgb, rgb_from_message
-from hand_mesh_ros.ros.messages import message_from_boxes, message_from_hands
+from hand_mesh_ros.ros.messages import message_from_boxes
 from hand_mesh_ros.sources import read_frames
 
 CAMERA = Camera(640, 480, 554.0, 554.0, 319.5, 239.5)
@@ -48,41 +47,9 @@ def node() -> Iterator[tuple[Rig, NodeProcess]]:
 def test_published_hands_are_those_that_the_library_computes(node, frames):
     rig, _ = node
     with HandMeshEstimator('fit', streaming=True) as estimator:
-        check_hands(rig, frames, estimator)
+        check_hands(rig, frames, CAMERA, estimator)
     (info,) = rig.model_infos
     assert (info.method, info.backend, info.weights_hash) == ('fit', 'numpy', '')
-
-
-def check_hands(rig: Rig, frames: list[np.ndarray], estimator: HandMeshEstimator) -> None:
-    """The node publishes what the estimator, which is set up alike, says of the same images."""
-    for image in frames:
-        published = rig.answer(image, CAMERA)
-        expected = message_from_hands(published.header, estimator.estimate(image, CAMERA).hands)
-        assert published.header.frame_id == 'camera_optical_frame'
-        assert len(published.hands) == len(expected.hands) > 0
-        for hand, own in zip(published.hands, expected.hands, strict=True):
-            assert (hand.side, hand.scale_source) == (own.side, HandMesh.SCALE_NOMINAL_HAND)
-            for name in ('keypoints_3d', 'keypoints_2d', 'vertices', 'hand_pose', 'global_orient', 'transl'):
-                np.testing.assert_allclose(getattr(hand, name), getattr(own, name), atol=1e-5, err_msg=name)
-
-
-def test_the_network_is_ready_before_the_first_image_and_says_what_it_is(frames, maskhand_weights):
-    parameters = [
-        'method:=maskhand',
-        f'weights_path:={maskhand_weights}',
-        'sampling_steps:=2',
-        'threads:=1',
-    ]
-    with running_node('/learned', parameters) as (rig, process):
-        (info,) = rig.model_infos
-        assert (info.method, info.backend) == ('maskhand', 'torch')
-        assert info.weights_hash == hashlib.sha256(maskhand_weights.read_bytes()).hexdigest()
-        with HandMeshEstimator(weights=maskhand_weights, sampling_steps=2, streaming=True) as estimator:
-            check_hands(rig, frames, estimator)
-        assert rig.wait(lambda: 'network p50 (ms)' in rig.diagnostics, 5.0), rig.diagnostics
-        assert 0.0 < float(rig.diagnostics['network p50 (ms)']) < float(rig.diagnostics['inference p95 (ms)'])
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0 and 'Traceback' not in process.output(), process.output()
 
 
 def test_an_image_without_hands_is_answered_too(node):

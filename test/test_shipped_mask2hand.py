@@ -29,13 +29,13 @@ def test_they_are_of_the_open_hand_model():
     _, description = load_mask2hand()
     assert description['hand_model']['sha256'] == MODEL.sha256
     assert description['calibration']['slope'] > 0
-    assert load_silhouette_refinement(None, 1).hand_model_hash == MODEL.sha256
+    assert load_silhouette_refinement(None).hand_model_hash == MODEL.sha256
 
 
 @pytest.mark.parametrize(('worn', 'overlap', 'aligned_mm', 'wrist_mm'), [(0, 0.85, 15, 28), (1, 0.8, 19, 50)])
 def test_hands_of_masks_that_training_never_had(worn, overlap, aligned_mm, wrist_mm):
     """Bounds are what chance may make of 60 masks, beyond the model card's means."""
-    rows = SilhouetteRows(MODEL, load_silhouette_network(None, 1))
+    rows = SilhouetteRows(MODEL, load_silhouette_network(None))
     drawn = SyntheticMasks(TEST_SEED, worn_share=worn, model=MODEL).drawn(np.arange(COUNT))
     scores = [score for k, mask in enumerate(drawn) for score in rows.scores(f'{k}', 'test', mask)]
     of = {row['method']: row for row in summarise(scores, ROWS)}

@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 
 from hand_mesh_ros.estimator import HandMeshEstimator
+from hand_mesh_ros.inference.engine import BACKENDS, PRECISIONS
 from hand_mesh_ros.inference.network import DEFAULT_STEPS, MAX_STEPS, MIN_STEPS
 from hand_mesh_ros.reconstruction import METHODS, REFINEMENTS
+from hand_mesh_ros.tracking.tracker import DETECT_EVERY
 
 
 def add_estimator_options(parser: argparse.ArgumentParser) -> None:
@@ -24,13 +26,33 @@ def add_estimator_options(parser: argparse.ArgumentParser) -> None:
         '(default: %(default)s)',
     )
     group.add_argument(
+        '--backend',
+        choices=BACKENDS,
+        default=BACKENDS[0],
+        help='what runs the networks; auto takes the fastest that works (default: %(default)s)',
+    )
+    group.add_argument(
+        '--precision',
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="of TensorRT's engines (default: %(default)s)",
+    )
+    group.add_argument(
         '--threads',
         type=int,
-        default=1,
+        default=0,
         metavar='N',
-        help="of the networks: PyTorch's (default: 1; 0: all cores)",
+        help='of the networks on the CPU (default: one each core)',
     )
     group.add_argument('--max-hands', type=int, default=2, metavar='N', help='default: %(default)s')
+    group.add_argument(
+        '--detect-every',
+        type=int,
+        default=DETECT_EVERY,
+        metavar='N',
+        help='of maskhand, in videos: while hands are followed, others are searched for in one frame of so '
+        'many (default: %(default)s)',
+    )
     group.add_argument(
         '--min-score',
         type=float,
@@ -66,8 +88,8 @@ def add_method_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup
         '--method',
         choices=METHODS,
         default=METHODS[0],
-        help='maskhand, a network, needs PyTorch; fit is the baseline without one; mask2hand, another '
-        'network, sees masks or depth images only (default: %(default)s)',
+        help='maskhand is a network; fit is the baseline without one; mask2hand, another network, sees masks '
+        'or depth images only (default: %(default)s)',
     )
     parser.add_argument(
         '--weights',
@@ -100,9 +122,12 @@ def make_estimator(arguments: argparse.Namespace, *, streaming: bool) -> HandMes
         hand_model=arguments.hand_model,
         weights=arguments.weights,
         sampling_steps=arguments.sampling_steps,
+        backend=arguments.backend,
+        precision=arguments.precision,
         threads=arguments.threads,
         max_hands=arguments.max_hands,
         min_score=arguments.min_score,
+        detect_every=arguments.detect_every,
         streaming=streaming,
         hand_length_m=arguments.hand_length,
         side=arguments.side,

@@ -28,7 +28,7 @@ def detected_cues(detection: Detection, camera: Camera, view: CropView) -> Cues:
     keypoints, rays, seen = _in_view(detection.keypoints_px, camera, view)
     depth, depth_known = np.zeros(21), False
     if detection.keypoints_px is not None and detection.keypoints_depth is not None and seen.sum() > 1:
-        scale = _extent(keypoints[seen]) / max(_extent(detection.keypoints_px[seen]), 1e-6)
+        scale = extent(keypoints[seen]) / max(extent(detection.keypoints_px[seen]), 1e-6)
         depth = (detection.keypoints_depth - detection.keypoints_depth[0]) * scale
         depth_known = bool(np.isfinite(depth).all())
     world, world_known = np.zeros((21, 3)), False
@@ -63,6 +63,6 @@ def _in_view(
     return unit, directions, seen
 
 
-def _extent(points: np.ndarray) -> float:
+def extent(points: np.ndarray) -> float:
     """Root mean square distance of points (N,2) from their mean."""
     return float(np.sqrt(((points - points.mean(0)) ** 2).sum(1).mean()))

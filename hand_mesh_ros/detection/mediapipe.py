@@ -8,7 +8,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from hand_mesh_ros.crops import Square, crop_square, upright_turn
-from hand_mesh_ros.detection.detection import Detection, HandBox, box_iou
+from hand_mesh_ros.detection.detection import (
+    SAME_HAND,
+    Detection,
+    HandBox,
+    box_around,
+    box_in_image,
+    box_iou,
+    hand_distance,
+)
 from hand_mesh_ros.detection.mediapipe_networks import (
     LANDMARK_CROP_PX,
     PALM_CROP_PX,
@@ -22,12 +30,6 @@ from hand_mesh_ros.image import checked_rgb
 
 #: Palms are cheap to refute by the landmarks' presence score, so many are let through.
 _MIN_PALM_SCORE = 0.3
-
-#: Two readings are of one hand if their keypoints lie nearer than this on average, in sides of its box.
-_SAME_HAND = 0.15
-
-#: The flesh around the keypoints, on each side, in sides of their box.
-_FLESH = 0.1
 
 #: A hand that fills the image needs a margin: views of so many times the image's longer side.
 _MARGINS = (1.5, 2.0)
@@ -87,7 +89,12 @@ class MediaPipeDetector:
         self._palms = PalmNetwork(_MIN_PALM_SCORE)
         self._landmarks = LandmarkNetwork()
 
-    def detect(self, image: np.ndarray, boxes: Sequence[HandBox] | None = None) -> list[Detection]:
+    def detect(
+        self,
+        image: np.ndarray,
+        boxes: Sequence[HandBox] | None = None,
+        known_px: Sequence[np.ndarray] | None = None,
+    ) -> list[Detection]:
         """Hands in ``image`` (H,W,3) uint8 RGB, best first.
 
         With ``boxes`` there is one detection for each, in their order: of its box and side, with the
@@ -95,20 +102,29 @@ class MediaPipeDetector:
         confidence in the given side. A box in which no hand is found, or only one that agrees better
         with another box, gives a detection without landmarks, both of whose scores are 0.
 
+        With ``known_px``, hands followed by someone else, nothing is followed here: the image is searched,
+        and hands with these keypoints (21,2) are left out. They count for ``max_hands``.
+
         :raises FrameError: an image that is none, or a box that is empty.
         """
         image = checked_rgb(image)
         if boxes is not None:
             return self._detect_in_boxes(image, boxes)
-        hands = self._follow(image) if self._streaming else []
+        if known_px is not None:
+            hands = [_known_hand(points) for points in known_px]
+        else:
+            hands = self._follow(image) if self._streaming else []
         if len(hands) < self._max_hands:
             hands = self._look(image, hands)
         hands = sorted(hands, key=lambda hand: -hand.presence)[: self._max_hands]
-        self._tracked = hands
         self._empty_frames = 0 if hands else self._empty_frames + 1
+        hands = [hand for hand in hands if hand.presence <= 1.0]  # those that are not known already
+        self._tracked = hands if known_px is None else []
         height, width = image.shape[:2]
-        last_pixel = np.array([width - 1, height - 1] * 2)
-        return [_detection(h, h.side, h.side_score, np.clip(_bbox(h), 0, last_pixel)) for h in hands]
+        return [
+            _detection(hand, hand.side, hand.side_score, box_in_image(hand.keypoints_px, width, height))
+            for hand in hands
+        ]
 
     def close(self) -> None:
         """Release the networks; the detector cannot be used after."""
@@ -177,7 +193,9 @@ class MediaPipeDetector:
             # The first reading tells which way the hand is turned, the second is read with it upright.
             first = self._read(image, _box_square(box, turn))
             reading = self._read(image, _square_of(first))
-            if reading.presence < self._min_score or box_iou(_bbox(reading), box.bbox_px) < _MIN_BOX_IOU:
+            if reading.presence < self._min_score:
+                continue
+            if box_iou(box_around(reading.keypoints_px), box.bbox_px) < _MIN_BOX_IOU:
                 continue
             if best is None or _agreement(reading, box) > _agreement(best, box):
                 best = reading
@@ -233,14 +251,13 @@ def _is_near(square: Square, hand: Reading) -> bool:
 
 
 def _is_same_hand(a: Reading, b: Reading) -> bool:
-    size = max(np.ptp(a.keypoints_px, axis=0).max(), np.ptp(b.keypoints_px, axis=0).max())
-    return bool(np.linalg.norm(a.keypoints_px - b.keypoints_px, axis=1).mean() < _SAME_HAND * size)
+    return hand_distance(a.keypoints_px, b.keypoints_px) < SAME_HAND
 
 
-def _bbox(hand: Reading) -> np.ndarray:
-    low, high = hand.keypoints_px.min(axis=0), hand.keypoints_px.max(axis=0)
-    margin = _FLESH * (high - low).max()
-    return np.concatenate([low - margin, high + margin])
+def _known_hand(keypoints_px: np.ndarray) -> Reading:
+    """A hand that somebody else follows: surer than any that is read."""
+    points = np.asarray(keypoints_px, np.float64)
+    return Reading(math.inf, 'right', 0.5, points, np.zeros(21), np.zeros((21, 3)))
 
 
 def _side_score(hand: Reading, box: HandBox) -> float:
@@ -248,7 +265,7 @@ def _side_score(hand: Reading, box: HandBox) -> float:
 
 
 def _agreement(hand: Reading, box: HandBox) -> float:
-    return hand.presence * box_iou(_bbox(hand), box.bbox_px) * _side_score(hand, box)
+    return hand.presence * box_iou(box_around(hand.keypoints_px), box.bbox_px) * _side_score(hand, box)
 
 
 def _detection(hand: Reading, side: Side, side_score: float, bbox_px: np.ndarray) -> Detection:

@@ -108,7 +108,7 @@ class LandmarkNetwork:
     """Reads the landmarks of the hand in a crop. Not thread-safe."""
 
     def __init__(self) -> None:
-        with _stderr_dropped():
+        with stderr_dropped():
             from mediapipe.framework.formats.rect_pb2 import NormalizedRect
 
         self._whole_crop = NormalizedRect(x_center=0.5, y_center=0.5, width=1.0, height=1.0)
@@ -148,7 +148,7 @@ class _Graph:
     def __init__(
         self, config: str, outputs: Sequence[str], option: dict[str, float], first_input: dict[str, Any]
     ) -> None:
-        with _stderr_dropped():
+        with stderr_dropped():
             # Imported here, as it takes seconds and not every user of this package detects with MediaPipe.
             from mediapipe.python.solution_base import SolutionBase
 
@@ -181,7 +181,7 @@ def _hand_square(location: Any, crop: Crop) -> Square:
 
 
 @contextlib.contextmanager
-def _stderr_dropped() -> Iterator[None]:
+def stderr_dropped() -> Iterator[None]:
     """Drop what the process writes to file descriptor 2.
 
     MediaPipe's C++ side says what it loads there, whatever GLOG_minloglevel, TF_CPP_MIN_LOG_LEVEL or

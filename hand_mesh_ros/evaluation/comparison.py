@@ -13,7 +13,7 @@ from hand_mesh_ros.datasets.annotated import AnnotatedHand
 from hand_mesh_ros.depth_files import read_mask
 from hand_mesh_ros.detection.detection import Detection, Detector
 from hand_mesh_ros.detection.masks import hands_in_mask
-from hand_mesh_ros.errors import FileFormatError, FrameError
+from hand_mesh_ros.errors import FileFormatError
 from hand_mesh_ros.evaluation.joint_map import MappedPair
 from hand_mesh_ros.evaluation.metrics import box_size, mpjpe
 from hand_mesh_ros.evaluation.scores import (
@@ -200,10 +200,7 @@ def _own_landmarks(detection: Detection | None) -> _Seen | None:
 def _hand(method: Reconstructor, observation: Observation, detection: Detection | None) -> Hand | None:
     if detection is None:
         return None
-    try:
-        return method.reconstruct(observation, detection)
-    except FrameError:
-        return None
+    return method.reconstruct(observation, [detection])[0]
 
 
 def _seen(hand: Hand, faces: Mapping[Side, np.ndarray], camera: Camera, mask: np.ndarray | None) -> _Seen:

@@ -52,13 +52,14 @@ class _Remembering:
 
     def __init__(self, network: SilhouetteNetwork) -> None:
         self._network = network
-        self.backend, self.image_size = network.backend, network.image_size
+        self.backend, self.device, self.image_size = network.backend, network.device, network.image_size
         self.weights_hash, self.hand_model_hash = network.weights_hash, network.hand_model_hash
         self.last: tuple[SilhouetteHand, ...] = ()
 
-    def infer(self, crop: np.ndarray, half_side: float) -> tuple[SilhouetteHand, ...]:
-        self.last = self._network.infer(crop, half_side)
-        return self.last
+    def infer(self, crops: np.ndarray, half_sides: np.ndarray) -> tuple[tuple[SilhouetteHand, ...], ...]:
+        told = self._network.infer(crops, half_sides)
+        (self.last,) = told
+        return told
 
 
 class SilhouetteRows:
@@ -87,10 +88,10 @@ class SilhouetteRows:
         for detection in hands_in_mask(drawn.mask > 0, max_hands=1):
             assert detection.mask is not None
             try:
-                hand = self._method.reconstruct(Observation(drawn.camera, mask=drawn.mask), detection)
                 view = view_of_mask(detection.mask, drawn.camera, self._network.image_size)
             except FrameError:
                 continue
+            (hand,) = self._method.reconstruct(Observation(drawn.camera, mask=drawn.mask), [detection])
             guesses = [self._placed(told, view.R_crop_camera.T) for told in self._network.last]
             nearest = min(guesses, key=lambda g: root_relative_mpjpe(g.figure.joints, truth.joints))
             found |= {METHOD_ROW: _deployed(hand), FIRST_ROW: guesses[0], BEST_ROW: nearest}

@@ -7,6 +7,7 @@ from pathlib import Path
 from hand_mesh_ros.errors import ConfigurationError
 from hand_mesh_ros.hand import Side
 from hand_mesh_ros.hand_model.model import HandModel
+from hand_mesh_ros.inference.engine import EngineSettings
 from hand_mesh_ros.inference.loading import (
     load_hand_network,
     load_silhouette_network,
@@ -47,7 +48,7 @@ def make_reconstructor(
     *,
     weights: Path | None = None,
     sampling_steps: int = DEFAULT_STEPS,
-    threads: int = 0,
+    engine: EngineSettings | None = None,
     use_image: bool = True,
     streaming: bool = False,
     refinement: str = REFINEMENTS[0],
@@ -58,7 +59,7 @@ def make_reconstructor(
     :param hand_length_m: wrist to tip of the middle finger, hand flat; None for the model's mean hand.
     :param weights: of ``maskhand`` and ``mask2hand``; None for those of the package.
     :param sampling_steps: of ``maskhand``, iterations of the sampling, 1 to 16.
-    :param threads: that PyTorch may use; 0 for its default, all cores.
+    :param engine: how the networks are run; None lets the engine be chosen.
     :param use_image: of ``maskhand``; False lets the network do with what the detector says.
     :param streaming: of ``mask2hand``: what is looked at are frames of one stream.
     :param refinement: of ``mask2hand``: a name in REFINEMENTS.
@@ -73,7 +74,7 @@ def make_reconstructor(
     if method == 'fit':
         return FitReconstructor(models, hand_length_m)
     if method == 'mask2hand':
-        silhouettes = load_silhouette_network(weights, threads)
+        silhouettes = load_silhouette_network(weights, engine)
         moves_vertices = refinement == 'vertices'
         return Mask2HandReconstructor(
             models,
@@ -81,7 +82,7 @@ def make_reconstructor(
             hand_length_m,
             streaming,
             refine=refinement == 'outline',
-            refinement=load_silhouette_refinement(refinement_weights, threads) if moves_vertices else None,
+            refinement=load_silhouette_refinement(refinement_weights, engine) if moves_vertices else None,
         )
-    network = load_hand_network(weights, sampling_steps, threads, use_image)
+    network = load_hand_network(weights, sampling_steps, engine, use_image)
     return MaskHandReconstructor(models, network, hand_length_m)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -19,17 +20,15 @@ class Reconstructor(Protocol):
 
     backend: str  #: what does the work, e.g. "numpy"
     weights_hash: str  #: SHA-256 of the network's weights, hexadecimal; empty when the method has none
-    timing_ms: dict[str, float]  #: milliseconds that parts of the last reconstruction took, always the same
+    timing_ms: dict[str, float]  #: milliseconds that parts of the last call took, always the same parts
 
     def forget(self) -> None:
         """Take what comes next for the beginning of a stream: no hand was there before."""
         ...
 
-    def reconstruct(self, observation: Observation, detection: Detection) -> Hand | None:
-        """The hand of ``detection`` in ``observation``; None where nothing can be said of it.
-
-        Hands of one frame come with one and the same ``observation``.
-        """
+    def reconstruct(self, observation: Observation, detections: Sequence[Detection]) -> list[Hand | None]:
+        """The hands of ``detections`` in ``observation``, in their order; None for those of which nothing can
+        be said. All hands of a frame come in one call."""
         ...
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.detection.detection import Detection
+from hand_mesh_ros.errors import FrameError
 from hand_mesh_ros.hand import Hand, Side
 from hand_mesh_ros.hand_model.fitting import HandFit, fit_hand, joint_confidence
 from hand_mesh_ros.hand_model.model import HandModel
@@ -49,10 +52,16 @@ class FitReconstructor:
     def forget(self) -> None:
         """Nothing to do: each frame is looked at by itself."""
 
-    def reconstruct(self, observation: Observation, detection: Detection) -> Hand | None:
-        """See :class:`Reconstructor`. Raises FrameError for landmarks that no hand can have."""
-        camera = observation.camera
-        fit = self.fit(camera, detection)
+    def reconstruct(self, observation: Observation, detections: Sequence[Detection]) -> list[Hand | None]:
+        """See :class:`Reconstructor`. Nothing can be said of hands without landmarks, or with such as no hand
+        can have."""
+        return [self._hand(observation.camera, detection) for detection in detections]
+
+    def _hand(self, camera: Camera, detection: Detection) -> Hand | None:
+        try:
+            fit = self.fit(camera, detection)
+        except FrameError:
+            return None
         if fit is None:
             return None
         return assemble_hand(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -13,7 +12,7 @@ from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.crop_image import crop_image
 from hand_mesh_ros.crop_view import CropView
 from hand_mesh_ros.detection.detection import Detection, box_iou
-from hand_mesh_ros.errors import ConfigurationError
+from hand_mesh_ros.errors import ConfigurationError, FrameError
 from hand_mesh_ros.hand import Hand, Side
 from hand_mesh_ros.hand_model.mirroring import mirrored_axis_angles, mirrored_points
 from hand_mesh_ros.hand_model.model import HandModel
@@ -26,6 +25,7 @@ from hand_mesh_ros.reconstruction.assembly import assemble_hand
 from hand_mesh_ros.reconstruction.learned_shape import LearnedShape
 from hand_mesh_ros.reconstruction.surface import SurfaceFit
 from hand_mesh_ros.rendering.masks import silhouette_overlap
+from hand_mesh_ros.stage_clock import StageClock
 
 #: What a hand is worth by how much of its silhouette and the mask's they share, and what it loses by having
 #: changed since the frame before, in hand lengths that its keypoints moved against the wrist, on average.
@@ -62,6 +62,20 @@ class _Candidate:
     pose: np.ndarray  # (21,3) metres, keypoints against the wrist
 
 
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """A mask as the network sees it: as of a right hand."""
+
+    detection: Detection
+    view: CropView  # of the hand as it is
+    crop: np.ndarray  # (S,S) uint8
+
+    @property
+    def half_side(self) -> float:
+        """Focal length of the crop's camera over half the crop's side."""
+        return self.view.focal_px * 2.0 / self.view.size
+
+
 class Mask2HandReconstructor:
     """A network tells hands that a mask may be of; silhouette, and the frame before, choose among them.
 
@@ -91,10 +105,11 @@ class Mask2HandReconstructor:
         """
         self.backend, self.weights_hash = network.backend, network.weights_hash
         self._surfaces = {side: SurfaceFit(model) for side, model in models.items()} if refine else {}
-        self.timing_ms = {'network': 0.0, 'outline': 0.0} if refine else {'network': 0.0}
         if refinement is not None:
             _require_fitting(refinement, network, models['right'])
-            self.timing_ms['refinement'] = 0.0
+        extra = [*(['outline'] if refine else []), *(['refinement'] if refinement is not None else [])]
+        self._stages = ['crop', 'network', 'place', *extra]
+        self.timing_ms = StageClock(*self._stages).ms
         self._models, self._network, self._refinement = models, network, refinement
         self._length_given = hand_length_m is not None
         self._shape = LearnedShape(models['right'], network.hand_model_hash, hand_length_m)
@@ -105,64 +120,94 @@ class Mask2HandReconstructor:
         if self._history is not None:
             self._history = _History()
 
-    def reconstruct(self, observation: Observation, detection: Detection) -> Hand | None:
-        """See :class:`Reconstructor`. Raises FrameError for a mask that no hand can have.
+    def reconstruct(self, observation: Observation, detections: Sequence[Detection]) -> list[Hand | None]:
+        """See :class:`Reconstructor`. Nothing can be said of a detection without a mask, of a mask that no
+        hand can have, and where no hand looks like it. The network sees all masks at once.
 
-        None for a detection without a mask, and where no hand looks like it. ``timing_ms`` then holds
-        ``network``, from the crop to the vertices, and ``outline`` and ``refinement`` where these are done.
+        ``timing_ms`` then holds ``crop``; ``network``, from crops to what the network says; ``place``; and
+        ``outline`` and ``refinement`` where these are done.
         """
+        clock = StageClock(*self._stages)
+        with clock('crop'):
+            shown = [self._shown(observation, detection) for detection in detections]
+        known = [mask for mask in shown if mask is not None]
+        told: Iterator[Sequence[SilhouetteHand]] = iter(())
+        if known:
+            with clock('network'):
+                half_sides = np.array([mask.half_side for mask in known])
+                told = iter(self._network.infer(np.stack([mask.crop for mask in known]), half_sides))
+        before = self._history.turn() if self._history is not None else ()
+        hands = [
+            None if mask is None else self._hand(next(told), mask, observation, before, clock)
+            for mask in shown
+        ]
+        self.timing_ms = clock.ms
+        return hands
+
+    def _shown(self, observation: Observation, detection: Detection) -> _Shown | None:
+        """The mask as the network is to see it."""
         if detection.mask is None:
             return None
-        camera, side = observation.camera, detection.side
-        view = view_of_mask(detection.mask, camera, self._network.image_size)
+        camera = observation.camera
+        try:
+            view = view_of_mask(detection.mask, camera, self._network.image_size)
+        except FrameError:
+            return None
         pixels = detection.mask.astype(np.uint8) * 255
         crop = crop_image(pixels, camera, view, border=cv2.BORDER_CONSTANT)
-        start = time.perf_counter()
-        candidates = [self._candidate(told, crop, view, side) for told in self._infer(crop, view, side)]
-        before = None if self._history is None else self._history.before(observation, detection)
-        best = self._best(candidates, view, before)
-        hand = self._placed(best, view, camera, detection) if best.overlap >= _LEAST_OVERLAP else None
-        self.timing_ms |= {'network': 1e3 * (time.perf_counter() - start)}
-        if hand is not None and self._surfaces:
-            start = time.perf_counter()
-            if observation.depth_m is None:
-                hand = self._surfaces[side].outlined(hand, detection.mask, camera)
-            self.timing_ms |= {'outline': 1e3 * (time.perf_counter() - start)}
-        if hand is not None and self._history is not None:
+        return _Shown(detection, view, crop[:, ::-1] if detection.side == 'left' else crop)
+
+    def _hand(
+        self,
+        told: Sequence[SilhouetteHand],
+        shown: _Shown,
+        observation: Observation,
+        before: Sequence[Hand],
+        clock: StageClock,
+    ) -> Hand | None:
+        detection, view, camera = shown.detection, shown.view, observation.camera
+        with clock('place'):
+            if detection.side == 'left':
+                told = [_mirrored(hand) for hand in told]
+            candidates = [self._candidate(hand, shown) for hand in told]
+            best = self._best(candidates, view, _same_hand(before, detection))
+            if best.overlap < _LEAST_OVERLAP:
+                return None
+            hand = self._placed(best, view, camera, detection)
+        if self._surfaces and observation.depth_m is None:
+            assert detection.mask is not None
+            with clock('outline'):
+                hand = self._surfaces[detection.side].outlined(hand, detection.mask, camera)
+        if self._history is not None:
             self._history.add(hand)
-        if hand is not None and self._refinement is not None:
-            start = time.perf_counter()
-            if observation.depth_m is None:
-                hand = replace(hand, vertices=self._refined(hand, crop, view))
-            self.timing_ms |= {'refinement': 1e3 * (time.perf_counter() - start)}
+        if self._refinement is not None and observation.depth_m is None:
+            with clock('refinement'):
+                hand = replace(hand, vertices=self._refined(hand, shown))
         return hand
 
-    def _refined(self, hand: Hand, crop: np.ndarray, view: CropView) -> np.ndarray:
+    def _refined(self, hand: Hand, shown: _Shown) -> np.ndarray:
         """Vertices (V,3) float32 of the hand as they fit the crop of its mask better."""
         assert self._refinement is not None
-        vertices, half_side = hand.vertices @ view.R_crop_camera.T, view.focal_px * 2.0 / view.size
-        faces = self._models[hand.side].faces
-        if hand.side == 'right':
-            refined = self._refinement.refined(crop, half_side, vertices, faces)
-        else:
-            mirrored = self._refinement.refined(crop[:, ::-1], half_side, mirrored_points(vertices), faces)
-            refined = mirrored_points(mirrored)
-        return (refined @ view.R_crop_camera).astype(np.float32)
+        R_crop_camera = shown.view.R_crop_camera
+        vertices = hand.vertices @ R_crop_camera.T
+        if hand.side == 'left':
+            vertices = mirrored_points(vertices)
+        # Of right hands, whose faces they are
+        refined = self._refinement.refined(shown.crop, shown.half_side, vertices, self._models['right'].faces)
+        if hand.side == 'left':
+            refined = mirrored_points(refined)
+        return (refined @ R_crop_camera).astype(np.float32)
 
-    def _infer(self, crop: np.ndarray, view: CropView, side: Side) -> Sequence[SilhouetteHand]:
-        """What the network says, as hands of ``side`` in the crop as it was taken."""
-        half_side = view.focal_px * 2.0 / view.size
-        if side == 'right':
-            return self._network.infer(crop, half_side)
-        return [_mirrored(hand) for hand in self._network.infer(crop[:, ::-1], half_side)]
-
-    def _candidate(self, told: SilhouetteHand, crop: np.ndarray, view: CropView, side: Side) -> _Candidate:
-        model, betas = self._models[side], self._shape.betas(told.betas)
+    def _candidate(self, told: SilhouetteHand, shown: _Shown) -> _Candidate:
+        model, betas = self._models[shown.detection.side], self._shape.betas(told.betas)
         # A hand that is twice as long looks the same from twice as far
         wrist = told.wrist * self._shape.enlargement(told.betas)
         posed = model.posed(told.global_orient, told.hand_pose, betas, np.zeros(3))
         moved = wrist - posed.keypoints[0]
-        overlap = silhouette_overlap(posed.vertices + moved, model.faces, view.camera(), crop > 127)
+        mask = shown.crop > 127
+        if shown.detection.side == 'left':
+            mask = mask[:, ::-1]
+        overlap = silhouette_overlap(posed.vertices + moved, model.faces, shown.view.camera(), mask)
         return _Candidate(told, betas, wrist, overlap, posed.keypoints - posed.keypoints[0])
 
     def _best(self, candidates: Sequence[_Candidate], view: CropView, before: Hand | None) -> _Candidate:
@@ -198,21 +243,23 @@ class _History:
     """The hands of the frame before."""
 
     def __init__(self) -> None:
-        self._looking_at: Observation | None = None
-        self._before: list[Hand] = []
-        self._now: list[Hand] = []
+        self._hands: list[Hand] = []
 
-    def before(self, observation: Observation, detection: Detection) -> Hand | None:
-        """The hand of the frame before that ``detection`` is most likely of; None if there is none."""
-        if observation is not self._looking_at:
-            self._looking_at, self._before, self._now = observation, self._now, []
-        shared = [(box_iou(hand.bbox_px, detection.bbox_px), hand) for hand in self._before]
-        shared = [pair for pair in shared if pair[0] >= _SAME_HAND and pair[1].side == detection.side]
-        return max(shared, key=lambda pair: pair[0])[1] if shared else None
+    def turn(self) -> Sequence[Hand]:
+        """Begin a frame: the hands of the one before."""
+        before, self._hands = self._hands, []
+        return before
 
     def add(self, hand: Hand) -> None:
-        """A hand of the observation that ``before`` was asked about last."""
-        self._now.append(hand)
+        """A hand of this frame."""
+        self._hands.append(hand)
+
+
+def _same_hand(before: Sequence[Hand], detection: Detection) -> Hand | None:
+    """The hand of the frame before that ``detection`` is most likely of; None if there is none."""
+    shared = [(box_iou(hand.bbox_px, detection.bbox_px), hand) for hand in before]
+    shared = [pair for pair in shared if pair[0] >= _SAME_HAND and pair[1].side == detection.side]
+    return max(shared, key=lambda pair: pair[0])[1] if shared else None
 
 
 def _require_fitting(refinement: SilhouetteRefinement, network: SilhouetteNetwork, model: HandModel) -> None:

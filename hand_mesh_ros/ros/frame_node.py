@@ -14,7 +14,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 from std_msgs.msg import Header
 
-from hand_mesh_ros.errors import FrameError
+from hand_mesh_ros.errors import EngineError, FrameError
 from hand_mesh_ros.ros.diagnostics import Snapshot, Statistics, diagnostics_message
 from hand_mesh_ros.ros.inputs import NO_BOXES, NO_DEPTH, Frame, Inputs, Streams
 from hand_mesh_ros.ros.running import exit_program, run_program, spin_until
@@ -45,6 +45,8 @@ class FrameNode(Node, ABC):
         super().__init__(name)
         self._what = what
         self._statistics = Statistics()
+        #: What made all further frames impossible.
+        self.failure: EngineError | None = None
 
     @abstractmethod
     def configure(self) -> None:
@@ -113,6 +115,8 @@ class FrameNode(Node, ABC):
             self._drop(dropped.reason, dropped)
         except FrameError as error:
             self._drop('malformed', error)
+        except EngineError as error:  # a GPU that has failed once fails for good, in this process
+            self.failure = error
         except Exception:
             self._statistics.drop('error')
             self.get_logger().error(
@@ -169,7 +173,9 @@ def _work(node: FrameNode, stopping: threading.Event) -> None:
     node.configure()
     node.activate()
     try:
-        spin_until(node, stopping.is_set)
+        spin_until(node, lambda: stopping.is_set() or node.failure is not None)
     finally:
         if node.deactivate():
             node.cleanup()
+    if node.failure is not None:
+        raise node.failure

@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.errors import FrameError
-from hand_mesh_ros.estimator import HandMeshEstimator
+from hand_mesh_ros.estimator import Estimate, HandMeshEstimator
 from hand_mesh_ros.hand import ScaleSource
 from hand_mesh_ros.reconstruction import MASK_METHODS
 from hand_mesh_ros.ros import messages
@@ -22,12 +22,16 @@ from hand_mesh_ros.ros.inputs import Frame, Streams
 from hand_mesh_ros.ros.outputs import Outputs
 from hand_mesh_ros.ros.parameters import NodeParameters, declare_parameters, read_parameters
 from hand_mesh_ros.ros.warm_up import warm_up
+from hand_mesh_ros.stage_clock import StageClock
 
 #: What a picture had to do without.
 _GOOD_DEPTH = 'usable depth'
 
 #: Frames farther apart than this by their stamps are no continuation of each other, seconds.
 _STREAM_GAP_S = 1.0
+
+#: Of an estimate's times those that are made up of others.
+_SUMS = ('reconstruct', 'total')
 
 
 class HandMeshNode(FrameNode):
@@ -52,9 +56,13 @@ class HandMeshNode(FrameNode):
             hand_model=_path(settings.hand_model_path),
             weights=_path(settings.weights_path),
             sampling_steps=settings.sampling_steps,
+            backend=settings.backend,
+            precision=settings.precision,
+            build_engines=settings.build_engines,
             threads=settings.threads,
             max_hands=settings.max_hands,
             min_score=settings.min_score,
+            detect_every=settings.detect_every,
             hand_length_m=settings.hand_length_m or None,
             streaming=True,
             side='left' if settings.side == 'left' else 'right',
@@ -83,18 +91,22 @@ class HandMeshNode(FrameNode):
         )
 
     def _look_at(self, frame: Frame) -> None:
+        began = time.perf_counter()
+        clock = StageClock('decode', 'message', 'publish')
         settings = read_parameters(self, NodeParameters)
         header = frame.header
         age_s = self._age_s(header)
         if 0.0 < settings.max_frame_age_s < age_s:
             raise Dropped('too old', f'{age_s:.3f} s old, max_frame_age_s is {settings.max_frame_age_s}')
         image = mask = None
-        if settings.method in MASK_METHODS:
-            seen = mask = mask_from_message(frame.picture)
-        else:
-            seen = image = rgb_from_message(frame.picture)
+        with clock('decode'):
+            if settings.method in MASK_METHODS:
+                seen = mask = mask_from_message(frame.picture)
+            else:
+                seen = image = rgb_from_message(frame.picture)
         camera = self._camera_of(frame, seen, settings)
-        depth_m = None if frame.depth is None else self._usable_depth(frame.depth, camera)
+        with clock('decode'):
+            depth_m = None if frame.depth is None else self._usable_depth(frame.depth, camera)
         metric_only = settings.use_depth and settings.require_depth
         if metric_only and depth_m is None:
             raise Dropped('no depth', 'it has no usable depth, and require_depth is set')
@@ -106,12 +118,13 @@ class HandMeshNode(FrameNode):
         start = time.monotonic()
         estimate = self._estimator.estimate(image, camera, boxes, mask=mask, depth_m=depth_m)
         inference_ms = 1e3 * (time.monotonic() - start)
-        network_ms = estimate.timing_ms.get('network') if estimate.hands else None
         hands = estimate.hands
         if metric_only:
             hands = tuple(hand for hand in hands if hand.scale_source == ScaleSource.DEPTH)
-        self._outputs.publish(header, seen, camera, hands, settings)
-        self._statistics.frame_out(inference_ms, 1e3 * self._age_s(header), network_ms)
+        self._outputs.publish(header, seen, camera, hands, settings, clock)
+        spent_ms = 1e3 * (time.perf_counter() - began)
+        stages_ms = _stages_ms(estimate, clock, spent_ms) if estimate.hands else None
+        self._statistics.frame_out(inference_ms, 1e3 * self._age_s(header), stages_ms)
 
     def _camera_of(self, frame: Frame, seen: np.ndarray, settings: NodeParameters) -> Camera:
         height, width = seen.shape[:2]
@@ -162,6 +175,13 @@ class HandMeshNode(FrameNode):
         if self._outputs.tf_problem:
             problems.append(self._outputs.tf_problem)
         return problems
+
+
+def _stages_ms(estimate: Estimate, clock: StageClock, spent_ms: float) -> dict[str, float]:
+    """Milliseconds of a frame by stage, ``spent_ms`` being those of all that was done to it."""
+    of_estimate = {name: ms for name, ms in estimate.timing_ms.items() if name not in _SUMS}
+    own = spent_ms - of_estimate['detect'] - of_estimate.get('network', 0.0)
+    return {**clock.ms, **of_estimate, 'own': own}
 
 
 def _path(parameter: str) -> Path | None:

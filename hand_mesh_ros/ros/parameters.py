@@ -23,9 +23,11 @@ from rclpy.parameter import Parameter
 
 from hand_mesh_ros.camera import DEFAULT_FOV_DEG
 from hand_mesh_ros.errors import ConfigurationError
+from hand_mesh_ros.inference.engine import BACKENDS, PRECISIONS
 from hand_mesh_ros.inference.network import DEFAULT_STEPS, MAX_STEPS, MIN_STEPS
 from hand_mesh_ros.reconstruction import METHODS, REFINEMENTS
 from hand_mesh_ros.segmentation import MaskSettings
+from hand_mesh_ros.tracking.tracker import DETECT_EVERY
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class NodeParameters:
 
     method: str = parameter(
         METHODS[0],
-        'How hands are reconstructed: maskhand, a network that looks at images, needs PyTorch; mask2hand, '
-        'another, looks at nothing but masks, on the topic mask; fit is the baseline without one.',
+        'How hands are reconstructed: maskhand is a network that looks at images; mask2hand, another, looks '
+        'at nothing but masks, on the topic mask; fit is the baseline without one.',
         choices=METHODS,
         read_only=True,
     )
@@ -75,9 +77,27 @@ class NodeParameters:
         limits=(MIN_STEPS, MAX_STEPS),
         read_only=True,
     )
+    backend: str = parameter(
+        BACKENDS[0],
+        'What runs maskhand and mask2hand; auto takes the first of the others that works on the machine.',
+        choices=BACKENDS,
+        read_only=True,
+    )
+    precision: str = parameter(
+        PRECISIONS[0],
+        "Of TensorRT's engines: half precision is faster, and within 1 mm of single.",
+        choices=PRECISIONS,
+        read_only=True,
+    )
+    build_engines: bool = parameter(
+        True,
+        'Let TensorRT build an engine at start where there is none yet, which takes minutes; else hand-mesh '
+        'engine build must have been run.',
+        read_only=True,
+    )
     threads: int = parameter(
-        1,
-        "Of maskhand and mask2hand: PyTorch's threads; 0 for all cores. More than 1 hardly pays.",
+        0,
+        'Of maskhand and mask2hand on the CPU; 0 for one each core.',
         limits=(0, 256),
         read_only=True,
     )
@@ -113,9 +133,16 @@ class NodeParameters:
     )
     max_hands: int = parameter(
         2,
-        'The most hands to look for in one image. While fewer are in view than that, each image is searched '
-        'for more, which takes about 12 ms: 1 saves it while there is one.',
+        'The most hands to look for in one image. While fewer are in view than that, others are searched for '
+        'every detect_every images (method fit: in each), which takes about 12 ms.',
         limits=(1, 16),
+        read_only=True,
+    )
+    detect_every: int = parameter(
+        DETECT_EVERY,
+        'Of maskhand: while hands are followed, others are searched for in one of so many images. New hands '
+        'appear so much later. Not with detector boxes.',
+        limits=(1, 1000),
         read_only=True,
     )
     min_score: float = parameter(
