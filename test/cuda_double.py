@@ -93,6 +93,9 @@ class _Runtime:
     def _within(self, address: int, size: int) -> bool:
         return any(at <= address and address + size <= at + len(m) for at, m in self._memory.items())
 
+    def cudaGetDeviceCount(self) -> Any:
+        return self._status('cudaGetDeviceCount'), 1
+
     def cudaMalloc(self, size: int) -> Any:
         return self._allocated('cudaMalloc', size)
 

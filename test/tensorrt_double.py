@@ -42,6 +42,7 @@ class Faults:
         self.builds = 0  #: how often an engine was built
         self.build_s = 0.0  #: how long that takes
         self.no_engine = False  #: building fails
+        self.no_driver = False  #: CUDA cannot be initialised, as with a driver that is too old
         self.scale = 1.0  #: engines give this times what they should
         self.refused = 0  #: engines that the runtime will not load
         self.constraints: dict[str, list[str]] = {}  #: names of float32's layers of the last network
@@ -93,11 +94,14 @@ def tensorrt_double(version: str) -> ModuleType:
             return module.DataType.of('INT32' if kind == 'INT64' and major < 10 else kind)
 
     class ILayer(Kept):
-        def __init__(self, kind: str, outputs: list[ITensor]) -> None:
-            self._kind, self._outputs = kind, outputs
+        def __init__(self, kind: str, outputs: list[ITensor], taken: str = '') -> None:
+            self._kind, self._outputs, self._taken = kind, outputs, taken
 
         type = property(lambda self: module.LayerType.of(self._kind))
         num_outputs = property(lambda self: len(self._outputs))
+
+        def get_input(self, index: int) -> ITensor:
+            return ITensor(self._taken, onnx.TensorProto.FLOAT)
 
         def get_output(self, index: int) -> ITensor:
             return self._outputs[index]
@@ -169,7 +173,11 @@ def tensorrt_double(version: str) -> ModuleType:
                 unnamed = ITensor(
                     f'(Unnamed Layer* {len(self._network._layers)})_output', kinds[node.output[0]]
                 )
-                self._network._layers += [ILayer('SHUFFLE', [unnamed]), ILayer(kind, outputs)]
+                first = ILayer('SHUFFLE', [unnamed])
+                if node.op_type == 'ArgMax':
+                    values = ITensor(f'(Unnamed Layer* {node.input[0]})_values', onnx.TensorProto.FLOAT)
+                    first = ILayer('TOPK', [values, unnamed], node.input[0])
+                self._network._layers += [first, ILayer(kind, outputs)]
             for value in typed.input:
                 dims = value.type.tensor_type.shape.dim
                 shape = tuple(-1 if dim.dim_param else dim.dim_value for dim in dims)
@@ -232,8 +240,14 @@ def tensorrt_double(version: str) -> ModuleType:
             lambda self: self._monitor, lambda self, monitor: setattr(self, '_monitor', monitor)
         )
 
+    def _needs_driver(logger: ILogger) -> None:
+        if faults.no_driver:
+            logger.log(ILogger.ERROR, 'CUDA initialization failure with error: 35')
+            raise TypeError('pybind11::init(): factory function returned nullptr')
+
     class Builder(Kept):
         def __init__(self, logger: ILogger) -> None:
+            _needs_driver(logger)
             self._logger = logger
 
         def create_network(self, flags: int = 0) -> INetworkDefinition:
@@ -267,6 +281,7 @@ def tensorrt_double(version: str) -> ModuleType:
 
     class Runtime(Kept):
         def __init__(self, logger: ILogger) -> None:
+            _needs_driver(logger)
             self._logger = logger
 
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
@@ -323,8 +338,8 @@ def tensorrt_double(version: str) -> ModuleType:
 
         def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
             assert stream_handle in Stream.by_handle
-            if profile_index in self._engine._in_use:
-                return False  # each context needs one of its own
+            if profile_index in self._engine._in_use:  # each context needs one of its own
+                raise RuntimeError('Error in set optimization profile async.')
             self._engine._in_use.add(profile_index)
             self._profile = profile_index
             return True

@@ -17,7 +17,7 @@ from engine_rig import write_graphs
 from hand_mesh_ros.errors import EngineError, FileFormatError
 from hand_mesh_ros.inference.engine_cache import EngineCache, EngineKey, default_folder
 
-KEY = EngineKey('a' * 64, 'b' * 64, '8.6.0', 'NVIDIA H100', '9.0', 'fp16', (1, 2, 4), 1)
+KEY = EngineKey('a' * 64, 'b' * 64, '8.6.0', 'NVIDIA H100', '9.0', 'fp16', (1, 2, 4), 1, 'd' * 64)
 ENGINE = bytes(range(256)) * 40
 
 OTHER_KEYS = {
@@ -29,6 +29,7 @@ OTHER_KEYS = {
     'precision': 'fp32',
     'batches': (1, 2),
     'recipe': 2,
+    'places_sha256': '',
 }
 
 
@@ -98,6 +99,22 @@ def test_a_damaged_file_is_refused(damage, tmp_path: Path) -> None:
     assert cache.load('hand', KEY) == ENGINE
 
 
+def test_a_file_that_another_user_may_have_written_is_refused(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    cache.store('hand', KEY, ENGINE)
+    path = cache.path_of('hand', KEY)
+    for mode in (0o620, 0o602):
+        path.chmod(mode)
+        with pytest.raises(FileFormatError, match='others may write it.*engine clear'):
+            cache.load('hand', KEY)
+    path.chmod(0o644)
+    assert cache.load('hand', KEY) == ENGINE
+    if os.geteuid() == 0:  # else nothing can be given away
+        os.chown(path, 12345, -1)
+        with pytest.raises(FileFormatError, match='another user'):
+            cache.load('hand', KEY)
+
+
 def test_timings_are_of_a_version_and_a_gpu_and_a_bad_file_of_them_is_reported(tmp_path, caplog) -> None:
     cache = EngineCache(tmp_path)
     assert cache.load_timings(KEY) == b''
@@ -125,16 +142,18 @@ def test_the_cache_is_listed_and_cleared(tmp_path: Path) -> None:
     assert EngineCache(tmp_path / 'none').files() == [] and EngineCache(tmp_path / 'none').clear() == []
     cache.store('hand', KEY, ENGINE)
     cache.store_timings(KEY, b'timed')
-    (tmp_path / 'foreign.engine').write_bytes(b'x')
-    (tmp_path / 'half.engine.1.tmp').write_bytes(b'x')
-    mine = tmp_path / 'README'
-    mine.write_text('of the user')
+    (tmp_path / f'{cache.path_of("hand", KEY).name}.k3_x.tmp').write_bytes(b'x')
+    users = [tmp_path / name for name in ('README', 'apt.lock', 'draft.tmp', 'foreign.engine')]
+    for path in users:
+        path.write_text('of the user')
     told = {file.path.name.split('-')[0]: dict(file.key) for file in cache.files()}
     assert told['foreign.engine'] == {}
     assert told['hand']['gpu'] == 'NVIDIA H100'
     assert set(told) == {'foreign.engine', 'hand', 'timings'}
-    assert len(cache.clear()) == 4
-    assert list(tmp_path.iterdir()) == [mine]
+    with cache.building('other', KEY, 1.0):
+        pass  # leaves its lock
+    assert len(cache.clear()) == 3
+    assert sorted(tmp_path.iterdir()) == users
 
 
 def _mounted(folder: Path, *options: str) -> None:

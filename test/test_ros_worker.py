@@ -187,11 +187,11 @@ def test_statistics_count_since_the_start_and_by_window():
         if i < 3:
             statistics.drop('malformed')
         else:
-            statistics.frame_out(inference_ms=10.0 + i, latency_ms=20.0, network_ms=None if i < 9 else 7.0)
+            statistics.frame_out(10.0 + i, 20.0, {'network': 7.0, 'own': 2.0} if i >= 9 else None)
     first = statistics.snapshot()
     assert (first.frames_in, first.frames_out, first.drops) == (10, 7, {'malformed': 3})
     assert first.inference_ms[0] == 16.0 and first.latency_ms == (20.0, 20.0)
-    assert first.network_ms == (7.0, 7.0), 'of the frames on which there was a hand'
+    assert first.stages_ms == {'network': (7.0, 7.0), 'own': (2.0, 2.0)}, 'of the frames with a hand'
     statistics.lack('depth')
     statistics.drop('error')
     second = statistics.snapshot()

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from cuda_double import NEWEST, OLD, cuda_double
 from engine_rig import machines, small_inputs, write_graphs
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from tensorrt_double import VERSIONS
 
 from hand_mesh_ros.errors import EngineError, FileFormatError
@@ -77,13 +77,20 @@ def _half_graph(folder: Path) -> Path:
         helper.make_node('Cast', ['quotient'], ['again'], to=TensorProto.FLOAT16),
         helper.make_node('Add', ['again', 'again'], ['sum']),
         helper.make_node('Cast', ['sum'], ['y'], to=TensorProto.FLOAT),
+        helper.make_node('ArgMax', ['quotient'], ['greatest'], axis=1, keepdims=0),
+        helper.make_node('ArgMax', ['sum'], ['greatest_sum'], axis=1, keepdims=0),
     ]
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes,
         'half',
         [value('x', TensorProto.FLOAT, ['batch', 3])],
-        [value('y', TensorProto.FLOAT, ['batch', 3]), value('more', TensorProto.BOOL, ['batch', 3])],
+        [
+            value('y', TensorProto.FLOAT, ['batch', 3]),
+            value('more', TensorProto.BOOL, ['batch', 3]),
+            value('greatest', TensorProto.INT64, ['batch']),
+            value('greatest_sum', TensorProto.INT64, ['batch']),
+        ],
     )
     path = folder / 'half.onnx'
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), path)
@@ -102,7 +109,9 @@ def test_what_is_in_float32_in_a_file_of_half_precision_stays_so(version, machin
     assert told == trt.double.constraints['output']
     # The division, and the layers that the parser adds for nodes of float32; no comparison and no cast.
     assert [name for name in told if not name.startswith('(Unnamed')] == ['quotient']
-    assert len(told) == 4
+    # And the search for the greatest quotient, but not that for the greatest sum, which is in half precision.
+    assert [name for name in told if name.endswith('values')] == ['(Unnamed Layer* quotient)_values']
+    assert len(told) == 5
 
 
 @pytest.mark.parametrize('version', VERSIONS)
@@ -134,8 +143,33 @@ def test_a_graph_that_the_parser_refuses_is_told_with_its_node(version, machine,
     )
     path = tmp_path / 'det.onnx'
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), path)
-    with pytest.raises(FileFormatError, match='det.onnx.*node 3: No importer registered for op: Det'):
+    with pytest.raises(EngineError, match='det.onnx.*node 3: No importer registered for op: Det'):
         build_engine(path, (1,))
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_a_driver_that_is_too_old_is_an_error_of_the_engine(version, machine, graphs, options) -> None:
+    trt, _ = machine(version)
+    engines_of(graphs[:1], options)
+    trt, _ = machine(version)
+    trt.double.no_driver = True
+    refusing = EngineOptions('fp32', cache_folder=options.cache_folder, may_build=False)
+    for wanted, kind in ((refusing, 'Runtime'), (options, 'Builder')):
+        with pytest.raises(EngineError, match=f'makes no {kind}.*driver.*failure with error: 35'):
+            engines_of(graphs[:1], wanted)
+
+
+def test_a_graph_that_cannot_be_prepared_is_an_error_of_the_engine(machine, graphs, tmp_path) -> None:
+    machine()
+    model = onnx.load(graphs[0], load_external_data=False)
+    for tensor in model.graph.initializer:
+        if tensor.name == 'byte':
+            tensor.CopyFrom(numpy_helper.from_array(np.float32(1e6), 'byte'))
+    for node in model.graph.node:
+        node.name = f'network.somewhere/{node.output[0]}'  # not a place in float32
+    onnx.save(model, graphs[0])
+    with pytest.raises(EngineError, match='small.encoder cannot be prepared.*float16 cannot hold'):
+        engines_of(graphs[:1], EngineOptions('fp16', cache_folder=tmp_path / 'cache'))
 
 
 def test_a_length_other_than_the_batch_that_is_open_is_refused(machine, tmp_path) -> None:

@@ -16,11 +16,12 @@ from tensorrt_double import VERSIONS
 
 from hand_mesh_ros.cli.main import main
 from hand_mesh_ros.errors import ConfigurationError, EngineError, FileFormatError
-from hand_mesh_ros.inference import cuda, engine_check
+from hand_mesh_ros.inference import cuda, engine_check, half_types
 from hand_mesh_ros.inference.cuda import cuda_device
 from hand_mesh_ros.inference.onnx_runtime import OnnxRuntimeRunner
 from hand_mesh_ros.inference.tensorrt_engines import (
     EngineOptions,
+    engine_key,
     engines_of,
     hashes_of,
     missing_for_tensorrt,
@@ -111,7 +112,7 @@ def test_a_bad_engine_is_built_anew_or_refused(damage, machine, graphs, options,
     (path,) = options.cache_folder.glob('*.engine')
     path.write_bytes(damage(path.read_bytes()))
     refusing = EngineOptions('fp32', cache_folder=options.cache_folder, may_build=False)
-    with pytest.raises(FileFormatError, match=str(path)):
+    with pytest.raises(EngineError, match=str(path)):  # which lets another backend be taken
         engines_of(graphs[:1], refusing)
     engines_of(graphs[:1], options)
     assert trt.double.builds == 2 and 'is built anew' in caplog.text
@@ -157,6 +158,31 @@ def test_an_engine_that_is_off_is_refused_and_not_kept(machine, graphs, options)
         engines_of(graphs, options)
     assert not list(options.cache_folder.glob('*.engine'))
     assert runtime.double.leaked() == 0
+
+
+def test_what_stays_in_float32_is_of_the_key_of_half_precision(machine, graphs, monkeypatch) -> None:
+    machine()
+    before = [engine_key(graphs[0], EngineOptions(precision)) for precision in ('fp16', 'fp32')]
+    monkeypatch.setattr(half_types, 'FLOAT32_PLACES', half_types.FLOAT32_PLACES[:-1])
+    after = [engine_key(graphs[0], EngineOptions(precision)) for precision in ('fp16', 'fp32')]
+    assert before[0] != after[0] and before[1] == after[1]
+
+
+def test_a_profile_that_is_taken_is_an_error_and_gives_all_back(machine, graphs, options) -> None:
+    _, runtime = machine()
+    engines = engines_of(graphs, options)
+    runner = TensorRtRunner(engines)
+    with pytest.raises(EngineError, match='does not take its profile 0'):
+        TensorRtRunner(engines)
+    runner.close()
+    assert runtime.double.leaked() == 0
+    TensorRtRunner(engines).close()
+
+
+def test_the_first_run_is_of_numbers_that_can_be_divided_by(machine, graphs, options) -> None:
+    machine()
+    runner = TensorRtRunner(engines_of(graphs, options))
+    assert all((array == 1).all() for name, array in runner._host.items() if name in runner._inputs)
 
 
 def test_a_graph_and_weights_that_are_not_of_each_other_are_refused(graphs, tmp_path) -> None:
@@ -228,6 +254,18 @@ def test_nothing_that_is_no_number_is_accepted() -> None:
     assert not found.accepted
 
 
+def test_what_a_graph_says_is_compared_where_it_says_nothing_elsewhere() -> None:
+    expected = np.linspace(0, 1, 400)
+    expected[7] = np.nan
+    case = engine_check.Case({}, {'vertices': expected})
+    for told, accepted in ((expected, True), (expected + 0.1, False), (np.full(400, np.nan), False)):
+        (found,) = engine_check.deviations(lambda _, told=told: {'vertices': told}, {1: case}, 'fp16')
+        assert found.accepted is accepted
+    nothing = engine_check.Case({}, {'vertices': np.full(4, np.nan)})
+    (found,) = engine_check.deviations(lambda _: {'vertices': np.ones(4)}, {1: nothing}, 'fp16')
+    assert not found.accepted
+
+
 def test_what_engines_are_compared_on_is_always_the_same(graphs) -> None:
     first, second = (engine_check.reference_cases(graphs, (1, 4)) for _ in range(2))
     for a, b in zip(first, second, strict=True):
@@ -260,6 +298,14 @@ def test_no_driver_no_device_and_no_module_are_each_told_in_one_line(machine, mo
     for name in ('cuda.bindings', 'cuda'):
         monkeypatch.setitem(sys.modules, name, None)
     assert 'pip install "cuda-python>=12,<14"' in missing_for_tensorrt()
+
+
+def test_a_cuda_python_that_is_newer_than_the_driver_is_told_before_anything_is_built(machine) -> None:
+    for version in (NEWEST, OLD):
+        _, runtime = machine(cuda_version=version)
+        runtime.double.failing = {'cudaGetDeviceCount': 0}
+        told = missing_for_tensorrt()
+        assert 'cuda-python and the NVIDIA driver do not go together' in told and '\n' not in told
 
 
 def test_an_older_tensorrt_is_refused(machine) -> None:

@@ -165,8 +165,8 @@ def _opened_graphs(backend: str, weights: Path, graphs: Sequence[Path], settings
     for graph in graphs:
         if not graph.is_file():
             raise ConfigurationError(
-                f'backend {backend} needs {graph}, which hand-mesh export --weights {weights} writes (for more '
-                'than one iteration of the sampling, with --iterations)'
+                f'backend {backend} needs {graph}, which hand-mesh export --weights {weights} writes (for '
+                'more than one iteration of the sampling, with --iterations)'
             )
     description = [checked_description(graph, embedded_metadata(graph), weights) for graph in graphs][-1]
     file = NetworkFile.described(weights, description)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import rclpy
@@ -26,7 +27,8 @@ from hand_mesh_ros.ros.recorder import BagRecorder, Topic
 from hand_mesh_ros.sources import list_sources
 
 _NAMESPACE = '/demo'
-_NODE = f'{_NAMESPACE}/hand_mesh'
+#: Full name of the node.
+NODE = f'{_NAMESPACE}/hand_mesh'
 _TOPICS = (
     Topic('image/compressed', CompressedImage, OUTPUT_QOS),
     Topic('camera_info', CameraInfo, OUTPUT_QOS),
@@ -66,8 +68,8 @@ def run_demo(source: str | None, out: Path, method: str, weights: Path | None) -
         node_parameters['weights_path'] = json.dumps(str(weights.resolve()))
     seconds = None if source is None or not source.isdecimal() else _WEBCAM_S
     with own_domain():
-        _record_run(out, node_parameters, player_parameters, seconds)
-    result = report(out / 'bag', _NODE)
+        record_run(out, node_parameters, player_parameters, seconds)
+    result = report(out / 'bag', NODE)
     if result.frames_in == 0 or result.frames_out == 0:
         raise DemoError(
             f'{result.frames_in} images were sent and the hands of {result.frames_out} came back; '
@@ -94,16 +96,24 @@ def _player_parameters(source: str | None, out: Path) -> dict[str, str]:
     return {'source': str(clip.video), 'cameras_file': str(clip.cameras)}
 
 
-def _record_run(
-    out: Path, node_parameters: dict[str, str], player_parameters: dict[str, str], seconds: float | None
+def record_run(
+    out: Path,
+    node_parameters: Mapping[str, str],
+    player_parameters: Mapping[str, str],
+    seconds: float | None = None,
+    topics: Sequence[Topic] = _TOPICS,
 ) -> None:
-    """Run node and player, record what they publish; both have ended when this returns."""
+    """Run node and player, record to ``out``/bag what they publish; both have ended when this returns.
+
+    :param seconds: to end the player after; None to let it play to its end.
+    :raises DemoError: one of them did not do its part; says why.
+    """
     node_log, player_log = out / 'node.log', out / 'player.log'
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     recorder_node = Node('recorder', namespace=_NAMESPACE)
     try:
         with (
-            BagRecorder(recorder_node, out / 'bag', _TOPICS) as recorder,
+            BagRecorder(recorder_node, out / 'bag', topics) as recorder,
             node_process('hand_mesh_ros.ros.node', _NAMESPACE, node_parameters, node_log) as node,
         ):
             print('starting the node')

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +34,8 @@ class Snapshot:
     new_lacks: dict[str, int]
     inference_ms: tuple[float, float]  #: median and 95th percentile; NaN where there was no frame
     latency_ms: tuple[float, float]  #: the same, from the image's stamp to the publishing of its hands
-    network_ms: tuple[float, float]  #: the same, of the network on all hands of a frame; NaN without one
+    #: the same, by stage, of frames with a hand; "own" is all that was done to one but detection and network
+    stages_ms: dict[str, tuple[float, float]]
 
 
 class Statistics:
@@ -56,13 +56,15 @@ class Statistics:
             self._frames_in += 1
             self._last_frame_s = time.monotonic()
 
-    def frame_out(self, inference_ms: float, latency_ms: float, network_ms: float | None = None) -> None:
-        """The hands of an image were published; ``network_ms`` where a network looked at them."""
+    def frame_out(
+        self, inference_ms: float, latency_ms: float, stages_ms: Mapping[str, float] | None = None
+    ) -> None:
+        """The hands of an image were published; ``stages_ms`` by stage, where there was a hand."""
         with self._lock:
             self._frames_out += 1
             self._inference_ms.append(inference_ms)
-            if network_ms is not None:
-                self._network_ms.append(network_ms)
+            for stage, spent_ms in (stages_ms or {}).items():
+                self._stages_ms.setdefault(stage, []).append(spent_ms)
             if abs(latency_ms) < _LONGEST_LATENCY_MS:
                 self._latency_ms.append(latency_ms)
 
@@ -97,7 +99,7 @@ class Statistics:
                 new_lacks=dict(self._lacks - self._window_lacks),
                 inference_ms=_median_and_p95(self._inference_ms),
                 latency_ms=_median_and_p95(self._latency_ms),
-                network_ms=_median_and_p95(self._network_ms),
+                stages_ms={stage: _median_and_p95(spent) for stage, spent in self._stages_ms.items()},
             )
             self._start_window()
             return snapshot
@@ -110,7 +112,7 @@ class Statistics:
         self._window_lacks = self._lacks.copy()
         self._inference_ms: list[float] = []
         self._latency_ms: list[float] = []
-        self._network_ms: list[float] = []
+        self._stages_ms: dict[str, list[float]] = {}
 
 
 def silence_hint(topic: str, transport: str, qos: QoSProfile, publishers: Sequence[TopicEndpointInfo]) -> str:
@@ -147,7 +149,7 @@ def diagnostics_message(node: Node, what: str, snapshot: Snapshot, problems: lis
         'inference p95 (ms)': f'{snapshot.inference_ms[1]:.1f}',
         'stamp to publish p50 (ms)': f'{snapshot.latency_ms[0]:.1f}',
         'stamp to publish p95 (ms)': f'{snapshot.latency_ms[1]:.1f}',
-        **_network_times(snapshot.network_ms),
+        **_stage_times(snapshot.stages_ms),
         **{f'dropped: {reason}': count for reason, count in sorted(snapshot.drops.items())},
         **{f'without {part}': count for part, count in sorted(snapshot.lacks.items())},
     }
@@ -163,11 +165,12 @@ def diagnostics_message(node: Node, what: str, snapshot: Snapshot, problems: lis
     return message
 
 
-def _network_times(network_ms: tuple[float, float]) -> dict[str, str]:
-    """None where no network looked at a hand."""
-    if math.isnan(network_ms[0]):
-        return {}
-    return {'network p50 (ms)': f'{network_ms[0]:.1f}', 'network p95 (ms)': f'{network_ms[1]:.1f}'}
+def _stage_times(stages_ms: Mapping[str, tuple[float, float]]) -> dict[str, str]:
+    """None where there was no hand."""
+    times: dict[str, str] = {}
+    for stage, (median, p95) in stages_ms.items():
+        times |= {f'{stage} p50 (ms)': f'{median:.2f}', f'{stage} p95 (ms)': f'{p95:.2f}'}
+    return times
 
 
 def _median_and_p95(values: list[float]) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from hand_mesh_ros.ros import messages, transforms
 from hand_mesh_ros.ros.images import message_from_rgb
 from hand_mesh_ros.ros.markers import HandMarkers
 from hand_mesh_ros.ros.parameters import NodeParameters
+from hand_mesh_ros.stage_clock import StageClock
 
 #: Of all outputs: everything arrives, a few wait.
 OUTPUT_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -63,23 +64,35 @@ class Outputs:
         camera: Camera,
         hands: Sequence[Hand],
         parameters: NodeParameters,
+        clock: StageClock,
     ) -> None:
         """Publish the hands of one image, or of one mask, under its header. No hands is news, too.
 
         :param image: (H,W,3) uint8 RGB, or (H,W) bool: what hands are drawn over.
+        :param clock: its stages ``message``, making messages, and ``publish``, sending them.
         """
-        self._hands_publisher.publish(messages.message_from_hands(header, hands, parameters.publish_vertices))
-        tf_problem = self._publish_tf(header, hands, parameters.tf_prefix) if parameters.publish_tf else ''
+        with clock('message'):
+            message = messages.message_from_hands(header, hands, parameters.publish_vertices)
+        with clock('publish'):
+            self._hands_publisher.publish(message)
+        tf_problem = ''
+        if parameters.publish_tf:
+            tf_problem = self._publish_tf(header, hands, parameters.tf_prefix, clock)
         if tf_problem:
             self._node.get_logger().warning(tf_problem, throttle_duration_sec=_WARNING_PERIOD_S)
         self.tf_problem = tf_problem
         if self._marker_publisher.get_subscription_count() > 0:
-            self._marker_publisher.publish(self._markers.message(header, hands))
+            with clock('message'):
+                markers = self._markers.message(header, hands)
+            with clock('publish'):
+                self._marker_publisher.publish(markers)
         if self._image_publisher.get_subscription_count() > 0:
-            ground = image if image.ndim == 3 else _picture_of_mask(image)
-            picture = message_from_rgb(draw_hands(ground, hands, self._faces, camera))
-            picture.header = header
-            self._image_publisher.publish(picture)
+            with clock('message'):
+                ground = image if image.ndim == 3 else _picture_of_mask(image)
+                picture = message_from_rgb(draw_hands(ground, hands, self._faces, camera))
+                picture.header = header
+            with clock('publish'):
+                self._image_publisher.publish(picture)
 
     def close(self) -> None:
         """Take the publishers down."""
@@ -92,7 +105,7 @@ class Outputs:
         ):
             self._node.destroy_publisher(publisher)
 
-    def _publish_tf(self, header: Header, hands: Sequence[Hand], prefix: str) -> str:
+    def _publish_tf(self, header: Header, hands: Sequence[Hand], prefix: str, clock: StageClock) -> str:
         """Publish the frames of one image; why they cannot be published, or empty."""
         stamp = (header.stamp.sec, header.stamp.nanosec)
         if not header.frame_id:
@@ -106,7 +119,10 @@ class Outputs:
         if stamp in self._tf_stamps:  # tf2 warns of data that comes twice, and ignores it
             return 'images come with stamps that came before, of which /tf takes the first only'
         self._tf_stamps.append(stamp)
-        self._tf_publisher.publish(transforms.message_from_hands(header, hands, prefix))
+        with clock('message'):
+            message = transforms.message_from_hands(header, hands, prefix)
+        with clock('publish'):
+            self._tf_publisher.publish(message)
         return ''
 
 
