@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,7 @@ _ERRORS = 3
 
 
 class OnnxRuntimeRunner:
-    """A :class:`~hand_mesh_ros.inference.graph.GraphRunner`.
-
-    On the CPU, of two or more hands two halves are run at a time, each by a thread of its own; and one hand
-    leaves a thread to them. These networks are many small operators: threads that share each of them wait for
-    each other, and busily, most of the time, which with two threads makes one hand no faster, and everything
-    else slower.
-    """
+    """A :class:`~hand_mesh_ros.inference.graph.GraphRunner`."""
 
     backend = 'onnxruntime'
 
@@ -38,28 +31,13 @@ class OnnxRuntimeRunner:
         """
         threads = threads or len(os.sched_getaffinity(0))
         providers = _providers(device)
-        self._sessions = [_session(path, max(threads - 1, 1), providers) for path in paths]
+        self._sessions = [_session(path, threads, providers) for path in paths]
         self.device = _device_of(self._sessions[0])
-        takes_any_batch = all(isinstance(g.shape[0], str) for s in self._sessions for g in s.get_inputs())
-        in_halves = threads > 1 and takes_any_batch and self.device == 'CPU'
-        self._other_half = ThreadPoolExecutor(1, 'onnxruntime_half') if in_halves else None
         self._inputs = [[given.name for given in session.get_inputs()] for session in self._sessions]
         self._outputs = [[told.name for told in session.get_outputs()] for session in self._sessions]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See :class:`~hand_mesh_ros.inference.graph.GraphRunner`."""
-        half = len(inputs[self._inputs[0][0]]) // 2
-        if self._other_half is None or half == 0:
-            return self._run(inputs)
-        later = self._other_half.submit(self._run, {name: array[half:] for name, array in inputs.items()})
-        try:
-            first = self._run({name: array[:half] for name, array in inputs.items()})
-        finally:
-            wait([later])
-        second = later.result()
-        return {name: np.concatenate([array, second[name]]) for name, array in first.items()}
-
-    def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         known: dict[str, Any] = dict(inputs)
         for session, names, told in zip(self._sessions, self._inputs, self._outputs, strict=True):
             given = session.run(told, {name: known[name] for name in names})
@@ -69,8 +47,6 @@ class OnnxRuntimeRunner:
     def close(self) -> None:
         """See :class:`~hand_mesh_ros.inference.graph.GraphRunner`."""
         self._sessions = []
-        if self._other_half is not None:
-            self._other_half.shutdown()
 
 
 def _providers(device: str) -> list[str]:
@@ -83,6 +59,9 @@ def _session(path: Path, threads: int, providers: list[str]) -> onnxruntime.Infe
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # These networks are many small operators: threads that sleep in between them are no help, and threads
+    # that go on waiting busily after the last take the cores from all else, the next graph included.
+    options.add_session_config_entry('session.force_spinning_stop', '1')
     options.log_severity_level = _ERRORS
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)

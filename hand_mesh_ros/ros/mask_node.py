@@ -16,7 +16,7 @@ from hand_mesh_ros.ros.frame_node import Dropped, FrameNode, run_frame_node
 from hand_mesh_ros.ros.images import depth_from_message, message_from_mask
 from hand_mesh_ros.ros.inputs import Frame, Streams
 from hand_mesh_ros.ros.outputs import OUTPUT_QOS
-from hand_mesh_ros.ros.parameters import MaskNodeParameters, declare_parameters, read_parameters
+from hand_mesh_ros.ros.parameters import MaskNodeParameters, declare_parameters, updated_parameters
 from hand_mesh_ros.ros.warm_up import WARM_UP_CAMERA, depth_image
 from hand_mesh_ros.segmentation import MaskSettings, hand_masks
 
@@ -43,7 +43,7 @@ class HandMaskNode(FrameNode):
         return Streams('depth', with_boxes=self._settings.use_boxes)
 
     def _look_at(self, frame: Frame) -> None:
-        settings = read_parameters(self, MaskNodeParameters)
+        settings = updated_parameters(self, self._settings)
         depth_m = depth_from_message(frame.picture)
         height, width = depth_m.shape
         info = self._inputs.info_of(frame.header)

@@ -20,7 +20,7 @@ from hand_mesh_ros.ros.frame_node import WARNING_PERIOD_S, Dropped, FrameNode, r
 from hand_mesh_ros.ros.images import depth_from_message, mask_from_message, rgb_from_message
 from hand_mesh_ros.ros.inputs import Frame, Streams
 from hand_mesh_ros.ros.outputs import Outputs
-from hand_mesh_ros.ros.parameters import NodeParameters, declare_parameters, read_parameters
+from hand_mesh_ros.ros.parameters import NodeParameters, declare_parameters, updated_parameters
 from hand_mesh_ros.ros.warm_up import warm_up
 from hand_mesh_ros.stage_clock import StageClock
 
@@ -93,7 +93,7 @@ class HandMeshNode(FrameNode):
     def _look_at(self, frame: Frame) -> None:
         began = time.perf_counter()
         clock = StageClock('decode', 'message', 'publish')
-        settings = read_parameters(self, NodeParameters)
+        settings = updated_parameters(self, self._settings)
         header = frame.header
         age_s = self._age_s(header)
         if 0.0 < settings.max_frame_age_s < age_s:

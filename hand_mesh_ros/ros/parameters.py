@@ -286,7 +286,7 @@ def meaning_of(field: dataclasses.Field[Any]) -> Meaning:
 def declare_parameters(node: Node, table: type[Table]) -> Table:
     """Declare the parameters of ``table`` on ``node`` and return what they are set to.
 
-    Later changes that break the table are refused by the node; :func:`read_parameters` gives them.
+    Later changes that break the table are refused by the node; :func:`updated_parameters` gives them.
 
     :raises ConfigurationError: a value from a file or the command line that cannot be.
     """
@@ -315,6 +315,13 @@ def read_parameters(node: Node, table: type[Table]) -> Table:
     """What the parameters of ``table`` are set to now."""
     fields = dataclasses.fields(table)
     return table(**{field.name: _as_meant(field, node.get_parameter(field.name).value) for field in fields})
+
+
+def updated_parameters(node: Node, before: Table) -> Table:
+    """What the parameters are set to now: those that may change are read anew, as each takes its time."""
+    changing = [field for field in dataclasses.fields(before) if not meaning_of(field).read_only]
+    now = {field.name: _as_meant(field, node.get_parameter(field.name).value) for field in changing}
+    return dataclasses.replace(before, **now)
 
 
 def as_yaml(table: type[Table], node: str = '/**') -> str:

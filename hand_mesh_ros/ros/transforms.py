@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,9 +33,11 @@ def message_from_hands(header: Header, hands: Sequence[Hand], prefix: str = '') 
     transforms = []
     for name, hand in zip(frame_names(hands, prefix), hands, strict=True):
         transforms.append(_stamped(header, header.frame_id, name, hand.T_camera_hand))
-        T_hand_camera = np.linalg.inv(hand.T_camera_hand)
-        for finger, T_camera_tip in zip(FINGERS, hand.T_camera_fingertips, strict=True):
-            transforms.append(_stamped(header, name, f'{name}_{finger}_tip', T_hand_camera @ T_camera_tip))
+        R, t = hand.T_camera_hand[:3, :3], hand.T_camera_hand[:3, 3]
+        T_hand_camera = np.eye(4)
+        T_hand_camera[:3, :3], T_hand_camera[:3, 3] = R.T, -R.T @ t
+        for finger, T_hand_tip in zip(FINGERS, T_hand_camera @ hand.T_camera_fingertips, strict=True):
+            transforms.append(_stamped(header, name, f'{name}_{finger}_tip', T_hand_tip))
     return TFMessage(transforms=transforms)
 
 
@@ -47,7 +50,7 @@ def _stamped(header: Header, parent: str, child: str, T_parent_child: np.ndarray
 
 
 def _quaternion(rotation: np.ndarray) -> Quaternion:
-    vector = axis_angles(rotation)
-    half = np.linalg.norm(vector) / 2.0
-    x, y, z = (vector * (np.sinc(half / np.pi) / 2.0)).tolist()  # numpy's sinc(t) is sin(pi t) / (pi t)
-    return Quaternion(x=x, y=y, z=z, w=float(np.cos(half)))
+    x, y, z = axis_angles(rotation).tolist()
+    angle = math.hypot(x, y, z)
+    share = math.sin(angle / 2.0) / angle if angle > 0.0 else 0.5
+    return Quaternion(x=share * x, y=share * y, z=share * z, w=math.cos(angle / 2.0))
