@@ -322,7 +322,8 @@ class HandMeshEstimator:
         self._reconstructor.forget()
 
     def close(self) -> None:
-        """Release the detector; the estimator cannot be used after."""
+        """Release detector and networks; the estimator cannot be used after."""
+        self._reconstructor.close()
         if self._detector is not None:
             self._detector.close()
 

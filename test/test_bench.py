@@ -111,6 +111,7 @@ def test_a_source_without_hands_is_told(tmp_path):
         (['--frames', '1'], '--frames must be at least 2'),
         (['--threads', '-1'], '--threads must be at least 0'),
         (['--json', 'no/such/folder/out.json'], 'no such folder'),
+        (['--json', 'test'], 'is a folder'),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(options, told):

@@ -209,6 +209,13 @@ def test_files_that_are_no_whole_graphs_are_refused(tmp_path):
     shutil.copy(graph, alone / graph.name)
     with pytest.raises(FileFormatError, match=f'{weights.name}: cannot be read'):
         write_engine_graph(alone / graph.name, 'fp16', out)
+    stranger = onnx.load(graph, load_external_data=False)
+    for tensor in stranger.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = f'../{weights.name}' if entry.key == 'location' else entry.value
+    (alone / 'stranger.onnx').write_bytes(stranger.SerializeToString())
+    with pytest.raises(FileFormatError, match='stranger.onnx: .*hand-mesh export'):
+        write_engine_graph(alone / 'stranger.onnx', 'fp16', out)
     (alone / weights.name).write_bytes(weights.read_bytes()[:100000])
     with pytest.raises(FileFormatError, match='made of other weights .*hand-mesh export'):
         write_engine_graph(alone / graph.name, 'fp16', out)

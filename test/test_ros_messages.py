@@ -185,6 +185,8 @@ def test_every_hand_has_frames_of_its_own():
     ]
     names = [t.child_frame_id for t in transforms.message_from_hands(header(), hands).transforms]
     assert len(names) == len(set(names)) == 18
+    followed = [make_hand('right', 1, track_id=7), make_hand('right', 2, track_id=3)]
+    assert transforms.frame_names(followed) == ['right_hand_2', 'right_hand']  # whichever scores better now
 
 
 def test_markers_show_the_mesh_and_go_with_the_hand():

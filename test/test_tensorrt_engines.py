@@ -18,6 +18,8 @@ from hand_mesh_ros.cli.main import main
 from hand_mesh_ros.errors import ConfigurationError, EngineError, FileFormatError
 from hand_mesh_ros.inference import cuda, engine_check, half_types
 from hand_mesh_ros.inference.cuda import cuda_device
+from hand_mesh_ros.inference.engine import EngineSettings
+from hand_mesh_ros.inference.loading import load_silhouette_network
 from hand_mesh_ros.inference.onnx_runtime import OnnxRuntimeRunner
 from hand_mesh_ros.inference.tensorrt_engines import (
     EngineOptions,
@@ -343,6 +345,17 @@ def test_the_runner_of_the_users_cache(machine, graphs, monkeypatch, tmp_path) -
     tensorrt_runner(graphs, 'fp32').close()
     tensorrt_runner(graphs, 'fp32', may_build=False).close()
     assert len(list((tmp_path / 'hand_mesh_ros' / 'engines').glob('*.engine'))) == 2
+
+
+def test_a_tensorrt_that_is_there_and_does_not_work_is_no_secret(machine, monkeypatch, tmp_path, caplog):
+    """Another engine is taken, and all is slower than it might be."""
+    machine()
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    caplog.set_level(logging.INFO)
+    network = load_silhouette_network(None, EngineSettings('auto', build=False, threads=1))
+    assert network.backend == 'onnxruntime'
+    (said,) = (record for record in caplog.records if 'runs on' in record.getMessage())
+    assert said.levelname == 'WARNING' and 'hand-mesh engine build' in said.getMessage()
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,8 @@ def test_a_hand_that_went_astray_is_brought_back_by_the_detector():
     for _ in range(3):
         tracker.begin_frame(WIDTH, HEIGHT)
         where = tracker.followed()
+        for detection in where:  # it did not go where it was not
+            np.testing.assert_allclose(detection.followed_px, real.keypoints_px, atol=1e-3)
         tracker.saw_followed(where, [hand_at(astray.keypoints_px, d.side, 0.9, score=0.2) for d in where])
         assert tracker.detector_due
         wanted = tracker.assigned([real.detection()])

@@ -42,6 +42,7 @@ def maskhand_inputs(
         if len(network.cues) >= 2:
             break
     detector.close()
+    network.close()
     if len(network.cues) < 2:
         raise ConfigurationError('the frames show a hand in less than two of them: give others (--source)')
     return hand_network_inputs(np.concatenate(network.images)[:2], network.cues[:2])
@@ -110,3 +111,7 @@ class _Watched:
         self.images.append(images)
         self.cues += cues
         return self._network.infer(images, cues)
+
+    def close(self) -> None:
+        """See :class:`~hand_mesh_ros.inference.network.HandNetwork`."""
+        self._network.close()

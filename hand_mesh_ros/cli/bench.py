@@ -111,6 +111,8 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ConfigurationError(f'--{name.replace("_", "-")} must be at least {least}')
     if arguments.json is not None and not arguments.json.resolve().parent.is_dir():
         raise ConfigurationError(f'{arguments.json}: there is no such folder to write to')
+    if arguments.json is not None and arguments.json.is_dir():
+        raise ConfigurationError(f'{arguments.json}: is a folder, and no file to write to')
 
 
 def _measure(

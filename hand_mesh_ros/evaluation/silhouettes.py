@@ -61,6 +61,9 @@ class _Remembering:
         (self.last,) = told
         return told
 
+    def close(self) -> None:
+        self._network.close()
+
 
 class SilhouetteRows:
     """The rows of the table, of which each makes a hand of a mask."""

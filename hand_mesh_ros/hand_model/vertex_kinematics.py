@@ -70,7 +70,9 @@ class VertexKinematics:
         local = np.empty((16, 3, 3))
         local[0], local[1:] = state.orientation, rotation_matrices(angles)
         rest = self._model.rest(state.betas)
-        rotations, joints = forward_kinematics(local, rest.joints, np.ascontiguousarray(state.transl))
+        rotations, joints = forward_kinematics(
+            local, rest.joints, np.ascontiguousarray(state.transl, np.float64)
+        )
         corrected = self._model.corrected(rest.vertices, local[1:])
         points = np.concatenate([corrected, rest.keypoints])
         points[self._tips] = corrected[self._model.tip_vertices]

@@ -51,7 +51,14 @@ def write_engine_graph(path: Path, precision: Literal['fp16', 'fp32'], out: Path
             # What is cut off or of another network would be taken for weights
             checked_description(path, {METADATA_KEY: _metadata(model).value}, path.parent / name)
         onnx.load_external_data_for_model(model, str(path.parent))
-    except (OSError, DecodeError, ValueError, StopIteration, onnx.shape_inference.InferenceError) as error:
+    except (
+        OSError,
+        DecodeError,
+        ValueError,
+        StopIteration,
+        onnx.checker.ValidationError,  # weights from another folder
+        onnx.shape_inference.InferenceError,
+    ) as error:
         raise FileFormatError(
             f'{path}: no whole graph that hand-mesh export wrote: it makes it anew ({error!r})'
         ) from error

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,31 +37,85 @@ def embedded_metadata(path: Path) -> dict[str, str]:
 
     :raises FileFormatError: the file cannot be read, or is no ONNX file, or not a whole one.
     """
-    model = _metadata_message()()
+    return {entry.key: entry.value for entry in _parsed(path).metadata_props}
+
+
+def require_files_beside(path: Path) -> None:
+    """Refuse a graph that wants weights from files anywhere but in its own folder.
+
+    A graph may name any file as that of its weights, and ONNX Runtime reads what it names.
+
+    :raises FileFormatError: there is such a graph, or it cannot be read as one.
+    """
+    for location in _locations(_parsed(path)):
+        if location in ('', '.', '..') or Path(location).name != location:
+            raise FileFormatError(
+                f'{path}: wants weights from {location!r}, which is not in its own folder: hand-mesh export '
+                'writes no such graph'
+            )
+
+
+def _locations(message: Message) -> Iterator[str]:
+    """Of all files that a graph wants tensors from."""
+    if message.DESCRIPTOR.name == 'Tensor':
+        entries = message.external_data
+        yield from (os.fsdecode(entry.value) for entry in entries if entry.key == 'location')
+    for field, values in message.ListFields():
+        for value in values if field.message_type else ():
+            yield from _locations(value)
+
+
+def _parsed(path: Path) -> Any:
+    model = _model_message()()
     try:
         model.ParseFromString(path.read_bytes())
     except (OSError, DecodeError) as error:
         raise FileFormatError(
             f'{path}: cannot be read as an ONNX file: make it anew with hand-mesh export ({error})'
         ) from error
-    return {entry.key: entry.value for entry in model.metadata_props}
+    return model
+
+
+#: Of onnx.proto what is sought, and the way there: messages, their fields, the number and kind of each.
+_MESSAGES = {
+    'Entry': {'key': (1, 'text'), 'value': (2, 'text')},
+    'Tensor': {'external_data': (13, 'Entry')},
+    'SparseTensor': {'values': (1, 'Tensor'), 'indices': (2, 'Tensor')},
+    'Attribute': {
+        't': (5, 'Tensor'),
+        'g': (6, 'Graph'),
+        'tensors': (10, 'Tensor'),
+        'graphs': (11, 'Graph'),
+        'sparse_tensor': (22, 'SparseTensor'),
+        'sparse_tensors': (23, 'SparseTensor'),
+    },
+    'Node': {'attribute': (5, 'Attribute')},
+    'Graph': {'node': (1, 'Node'), 'initializer': (5, 'Tensor'), 'sparse_initializer': (15, 'SparseTensor')},
+    'Function': {'node': (7, 'Node'), 'attribute_proto': (11, 'Attribute')},
+    'Model': {'graph': (7, 'Graph'), 'metadata_props': (14, 'Entry'), 'functions': (25, 'Function')},
+}
 
 
 @functools.cache
-def _metadata_message() -> type[Message]:
-    """Of onnx.proto's ModelProto only what is sought: field 14 and its StringStringEntryProto."""
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name='hand_mesh_ros/metadata.proto', package='hand_mesh_ros')
-    entry = file.message_type.add(name='Entry')
-    for number, name in ((1, 'key'), (2, 'value')):
-        entry.field.add(name=name, number=number, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
-    file.message_type.add(name='Model').field.add(
-        name='metadata_props',
-        number=14,
-        type=field.TYPE_MESSAGE,
-        type_name='.hand_mesh_ros.Entry',
-        label=field.LABEL_REPEATED,
-    )
+def _model_message() -> type[Message]:
+    """Of ``_MESSAGES``."""
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name='hand_mesh_ros/graph.proto', package='hand_mesh_ros')
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field, (number, kind) in fields.items():
+            if kind == 'text':
+                message.field.add(
+                    name=field, number=number, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL
+                )
+            else:  # what comes once is read as what may come more often
+                message.field.add(
+                    name=field,
+                    number=number,
+                    type=kinds.TYPE_MESSAGE,
+                    type_name=f'.hand_mesh_ros.{kind}',
+                    label=kinds.LABEL_REPEATED,
+                )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName('hand_mesh_ros.Model'))

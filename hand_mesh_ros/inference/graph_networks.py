@@ -25,7 +25,7 @@ class _GraphNetwork:
         self.hand_model_hash, self.weights_hash = file.hand_model_hash, file.sha256
 
     def close(self) -> None:
-        """Give the device's memory back."""
+        """Give its memory back; the network cannot be used after."""
         self._runner.close()
 
 

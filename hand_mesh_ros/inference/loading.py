@@ -133,14 +133,17 @@ def _opened(
     if settings.backend != 'auto':
         return _opened_by(settings.backend, weights, graphs, by_torch, settings)
     reasons = []
+    level = logging.INFO
     for backend in BACKENDS[1:]:
         try:
             opened = _opened_by(backend, weights, graphs, by_torch, settings)
         except (ConfigurationError, EngineError) as error:
             reasons.append(str(error))
+            if isinstance(error, EngineError):  # it is there, and failed: nobody may notice that all is slow
+                level = logging.WARNING
             continue
         passed_over = f' ({"; ".join(reasons)})' if reasons else ''
-        _logger.info('%s runs on %s, %s%s', weights.name, backend, opened[0].device, passed_over)
+        _logger.log(level, '%s runs on %s, %s%s', weights.name, backend, opened[0].device, passed_over)
         return opened
     raise ConfigurationError(f'nothing here runs {weights.name}: {"; ".join(reasons)}')
 
@@ -168,8 +171,14 @@ def _opened_graphs(backend: str, weights: Path, graphs: Sequence[Path], settings
                 f'backend {backend} needs {graph}, which hand-mesh export --weights {weights} writes (for '
                 'more than one iteration of the sampling, with --iterations)'
             )
-    description = [checked_description(graph, embedded_metadata(graph), weights) for graph in graphs][-1]
-    file = NetworkFile.described(weights, description)
+    descriptions = [checked_description(graph, embedded_metadata(graph), weights) for graph in graphs]
+    for graph, description in zip(graphs, descriptions, strict=True):
+        if description.get('batch'):
+            raise ConfigurationError(
+                f'backend {backend}: {graph} takes batches of {description["batch"]} hands only: '
+                f'make it anew with hand-mesh export --weights {weights}, without --batch'
+            )
+    file = NetworkFile.described(weights, descriptions[-1])
     if backend == 'onnxruntime':
         from hand_mesh_ros.inference.onnx_runtime import OnnxRuntimeRunner
 

@@ -44,6 +44,10 @@ class HandNetwork(Protocol):
         """The right hands in crops (B,S,S,3) uint8 RGB, one in each."""
         ...
 
+    def close(self) -> None:
+        """Give its memory back; the network cannot be used after."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class SilhouetteHand:
@@ -73,6 +77,10 @@ class SilhouetteNetwork(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Give its memory back; the network cannot be used after."""
+        ...
+
 
 class SilhouetteRefinement(Protocol):
     """A network that moves the vertices of such hands, loaded and ready. Not thread-safe."""
@@ -94,4 +102,8 @@ class SilhouetteRefinement(Protocol):
         :param vertices: (V,3) metres, in the crop's camera.
         :param faces: (F,3) of the hand model.
         """
+        ...
+
+    def close(self) -> None:
+        """Give its memory back; the network cannot be used after."""
         ...

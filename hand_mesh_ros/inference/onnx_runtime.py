@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 
 from hand_mesh_ros.errors import FileFormatError
+from hand_mesh_ros.inference.graph_files import require_files_beside
 
 #: ONNX Runtime's level of log messages that are errors; it tells of errors by exceptions, too.
 _ERRORS = 3
@@ -27,7 +28,8 @@ class OnnxRuntimeRunner:
         :param paths: of the graphs, in the order in which they run; their weights lie beside them.
         :param threads: that may work at a time; 0 for one each core.
         :param device: ``cpu``; ``cuda``; ``auto`` takes a GPU where this build of ONNX Runtime has one.
-        :raises FileFormatError: a graph, or the file of its weights, that is missing or damaged.
+        :raises FileFormatError: a graph, or the file of its weights, that is missing or damaged, or
+            that is sought elsewhere than beside the graph.
         """
         threads = threads or len(os.sched_getaffinity(0))
         providers = _providers(device)
@@ -56,6 +58,7 @@ def _providers(device: str) -> list[str]:
 
 
 def _session(path: Path, threads: int, providers: list[str]) -> onnxruntime.InferenceSession:
+    require_files_beside(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -108,11 +108,6 @@ def points_from_wrist(layer: HandLayer, rotations: Tensor, betas: Tensor) -> tup
     return posed.keypoints - wrist, posed.vertices - wrist
 
 
-def keypoints_from_wrist(layer: HandLayer, rotations: Tensor, betas: Tensor) -> Tensor:
-    """The keypoints (B,21,3) of ``points_from_wrist``."""
-    return points_from_wrist(layer, rotations, betas)[0]
-
-
 def camera_translation(camera: Tensor, keypoints: Tensor, focal_share: Tensor) -> Tensor:
     """Translation (B,3), metres, of keypoints (B,21,3), so that the crop shows them where ``camera`` says.
 

@@ -31,6 +31,10 @@ class Reconstructor(Protocol):
         be said. All hands of a frame come in one call."""
         ...
 
+    def close(self) -> None:
+        """Release the networks, if any; the reconstructor cannot be used after."""
+        ...
+
 
 def assemble_hand(
     model: HandModel,

@@ -57,6 +57,9 @@ class FitReconstructor:
         can have."""
         return [self._hand(observation.camera, detection) for detection in detections]
 
+    def close(self) -> None:
+        """Nothing to do."""
+
     def _hand(self, camera: Camera, detection: Detection) -> Hand | None:
         try:
             fit = self.fit(camera, detection)

@@ -144,6 +144,12 @@ class Mask2HandReconstructor:
         self.timing_ms = clock.ms
         return hands
 
+    def close(self) -> None:
+        """See :class:`Reconstructor`."""
+        self._network.close()
+        if self._refinement is not None:
+            self._refinement.close()
+
     def _shown(self, observation: Observation, detection: Detection) -> _Shown | None:
         """The mask as the network is to see it."""
         if detection.mask is None:

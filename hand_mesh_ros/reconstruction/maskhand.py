@@ -112,6 +112,10 @@ class MaskHandReconstructor:
         self.timing_ms = clock.ms
         return hands
 
+    def close(self) -> None:
+        """See :class:`Reconstructor`."""
+        self._network.close()
+
     def _shown(self, observation: Observation, detection: Detection) -> _Shown | None:
         """The hand as the network is to see it."""
         about_px = detection.keypoints_px if detection.followed_px is None else detection.followed_px

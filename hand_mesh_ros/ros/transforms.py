@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,11 +17,16 @@ from hand_mesh_ros.hand_model.rotations import axis_angles
 
 
 def frame_names(hands: Sequence[Hand], prefix: str = '') -> list[str]:
-    """A frame name for each hand: ``right_hand``, ``left_hand``; a second right hand is ``right_hand_2``."""
-    names = []
-    for i, hand in enumerate(hands):
-        number = 1 + sum(other.side == hand.side for other in hands[:i])
-        names.append(f'{prefix}{hand.side}_hand' + (f'_{number}' if number > 1 else ''))
+    """A frame name for each hand: ``right_hand``, ``left_hand``; a second right hand is ``right_hand_2``.
+
+    Of two that are followed the first is that which has been there for longer: scores change places.
+    """
+    names = [''] * len(hands)
+    seen: Counter[str] = Counter()
+    for i in sorted(range(len(hands)), key=lambda i: hands[i].track_id):
+        side = hands[i].side
+        seen[side] += 1
+        names[i] = f'{prefix}{side}_hand' + (f'_{seen[side]}' if seen[side] > 1 else '')
     return names
 
 

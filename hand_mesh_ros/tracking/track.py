@@ -119,6 +119,8 @@ class Track:
         if self.sighting is None:
             self.way_px = _way(self.place, place) if self.unseen == 1 else np.zeros(2)
             self.frames += 1
+        else:  # where it seemed to be first it was not
+            self.way_px = np.zeros(2)
         self.sighting, self.place, self.unseen = (detection, hand), place, 0
 
     def lose(self, place: Place) -> None:
