@@ -21,6 +21,7 @@ from hand_mesh_ros.ros import messages, transforms
 from hand_mesh_ros.ros.images import message_from_rgb
 from hand_mesh_ros.ros.markers import HandMarkers
 from hand_mesh_ros.ros.parameters import NodeParameters
+from hand_mesh_ros.ros.teleoperation import RetargetingPublishers
 from hand_mesh_ros.stage_clock import StageClock
 
 #: Of all outputs: everything arrives, a few wait.
@@ -55,6 +56,7 @@ class Outputs:
         self._marker_publisher = node.create_publisher(MarkerArray, '~/markers', OUTPUT_QOS)
         self._image_publisher = node.create_publisher(Image, '~/debug_image', OUTPUT_QOS)
         self._tf_publisher = node.create_publisher(TFMessage, '/tf', TF_QOS)
+        self._retargeting = RetargetingPublishers(node, OUTPUT_QOS)
         self._info_publisher.publish(info)
 
     def publish(
@@ -81,6 +83,8 @@ class Outputs:
         if tf_problem:
             self._node.get_logger().warning(tf_problem, throttle_duration_sec=_WARNING_PERIOD_S)
         self.tf_problem = tf_problem
+        with clock('publish'):
+            self._retargeting.publish(header, hands)
         if self._marker_publisher.get_subscription_count() > 0:
             with clock('message'):
                 markers = self._markers.message(header, hands)
@@ -104,6 +108,7 @@ class Outputs:
             self._tf_publisher,
         ):
             self._node.destroy_publisher(publisher)
+        self._retargeting.close()
 
     def _publish_tf(self, header: Header, hands: Sequence[Hand], prefix: str, clock: StageClock) -> str:
         """Publish the frames of one image; why they cannot be published, or empty."""
