@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from hand_mesh_ros import __version__
-from hand_mesh_ros.cli import adapt, bench, demo, engine, evaluate, export, run, train
+from hand_mesh_ros.cli import adapt, bag, bench, demo, engine, evaluate, export, run, train
 from hand_mesh_ros.errors import HandMeshError
 
-_COMMANDS = (run, evaluate, demo, train, adapt, export, engine, bench)
+_COMMANDS = (run, evaluate, demo, train, adapt, export, engine, bench, bag)
 
 
 def make_parser() -> argparse.ArgumentParser:
