@@ -27,7 +27,11 @@ from hand_mesh_ros.reconstruction.maskhand import MaskHandReconstructor
 from hand_mesh_ros.reconstruction.surface import SurfaceFit
 from hand_mesh_ros.segmentation import MaskSettings, hand_masks
 from hand_mesh_ros.stage_clock import StageClock
+from hand_mesh_ros.tracking.smoothing import HandSmoother
 from hand_mesh_ros.tracking.tracker import DETECT_EVERY, HandTracker
+
+#: Seconds between the frames of a stream whose stamps are not given.
+_FRAME_S = 1.0 / 30.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class HandMeshEstimator:
         min_score: float = 0.5,
         streaming: bool = False,
         detect_every: int = DETECT_EVERY,
+        smoothing: bool = False,
         hand_length_m: float | None = None,
         side: Side = 'right',
         refinement: str = REFINEMENTS[0],
@@ -116,6 +121,8 @@ class HandMeshEstimator:
             given; False for unrelated images, which are searched more thoroughly.
         :param detect_every: of ``maskhand`` with ``streaming``: while hands are followed, others are looked
             for in each frame of so many; where ``max_hands`` are followed, more rarely.
+        :param smoothing: with ``streaming``: smooth the hands over time, see ``tracking.smoothing``. It can
+            be changed between frames, as ``estimator.smoothing``.
         :param hand_length_m: length of the hands to expect, crease of the wrist to tip of the middle finger,
             flat; None for the model's mean hand.
         :param side: of ``mask2hand``: of hands of which no box says the side; a mask does not tell.
@@ -131,6 +138,8 @@ class HandMeshEstimator:
             raise ConfigurationError(f"side must be 'left' or 'right', got {side!r}")
         if detect_every < 1:
             raise ConfigurationError(f'detect_every must be at least 1, got {detect_every}')
+        if smoothing and not streaming:
+            raise ConfigurationError('smoothing needs a stream: set streaming too')
         engine = EngineSettings(backend, precision, build_engines, threads)
         path = None if hand_model is None else Path(hand_model)
         self.models: dict[Side, HandModel] = {
@@ -157,6 +166,9 @@ class HandMeshEstimator:
         self._mask_settings = MaskSettings(max_hands=max_hands)
         self._surfaces: dict[Side, SurfaceFit] = {}
         self._tracker = HandTracker(max_hands, detect_every) if streaming else None
+        self.smoothing = smoothing
+        self._smoother = HandSmoother(self.models)
+        self._stamp_s = 0.0
         reconstructor = self._reconstructor
         self._follows = (
             streaming and isinstance(reconstructor, MaskHandReconstructor) and reconstructor.follows
@@ -173,6 +185,7 @@ class HandMeshEstimator:
         *,
         mask: np.ndarray | None = None,
         depth_m: np.ndarray | None = None,
+        stamp_s: float | None = None,
     ) -> Estimate:
         """Hands in what one or more cameras saw at a moment, pixel on pixel.
 
@@ -187,6 +200,7 @@ class HandMeshEstimator:
         :param mask: (H,W) bool or uint8, not 0 where hands are.
         :param depth_m: (H,W) float, metres along the optical axis; 0, negative or not finite where nothing
             was measured. It needs a camera whose intrinsics are known.
+        :param stamp_s: when that was, in seconds, for ``smoothing``; None for 1/30 s after the frame before.
         :raises FrameError: input that is none or not of the camera's size, or lacks what the method needs.
         """
         start = time.perf_counter()
@@ -202,6 +216,11 @@ class HandMeshEstimator:
         if depth_m is not None:
             with clock('reconstruct'), clock('surface'):
                 hands = [self._on_surface(hand, detection, seen) for detection, hand in found.hands]
+        stamp_s = self._stamp_s + _FRAME_S if stamp_s is None else stamp_s
+        if np.isfinite(stamp_s):
+            self._stamp_s = stamp_s
+        if self.smoothing:
+            hands = [self._smoother.smoothed(hand, seen.camera, stamp_s) for hand in hands]
         if boxes is None:
             hands.sort(key=lambda hand: -hand.score)
         timing_ms = {**clock.ms, 'total': 1e3 * (time.perf_counter() - start)}
@@ -319,6 +338,7 @@ class HandMeshEstimator:
         """What comes next is no continuation: hands that were followed from frame to frame are forgotten."""
         if self._tracker is not None:
             self._tracker.forget()
+        self._smoother.forget()
         self._reconstructor.forget()
 
     def close(self) -> None:

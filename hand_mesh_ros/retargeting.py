@@ -21,8 +21,8 @@ _LEAST_M = 1e-6
 def retargeting_axes(keypoints_3d: np.ndarray, side: Side) -> np.ndarray:
     """Axes of the palm as columns: rotation matrix (3,3) float64, R_camera_palm for keypoints of a camera.
 
-    z points from the wrist to the knuckle of the middle finger, x out of the palm, y = z cross x: to the thumb
-    on a right hand, away from it on a left one.
+    z points from the wrist to the knuckle of the middle finger, x out of the palm, y = z cross x: to the
+    thumb on a right hand, away from it on a left one.
 
     :param keypoints_3d: (21,3) metres, in any right-handed frame, 21-keypoint order.
     :raises FrameError: keypoints 0, 5 and 9 are not finite, or on one line.

@@ -22,6 +22,24 @@ class MediaPipeHands:
         """Look at the next frame (H,W,3) uint8 RGB of the stream."""
         return self._hands.process(image).multi_hand_landmarks is not None
 
+    def keypoints(self, image: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Look at the next frame (H,W,3) uint8 RGB of the stream.
+
+        Of each hand its world landmarks (21,3), metres about the palm, in axes aligned to the camera's, and
+        its landmarks (21,2) in pixels.
+        """
+        seen, (height, width) = self._hands.process(image), image.shape[:2]
+        if seen.multi_hand_landmarks is None:
+            return []
+        return [
+            (
+                np.array([(point.x, point.y, point.z) for point in world.landmark]),
+                # The picture's left edge is 0, where our pixels' middles are whole numbers.
+                np.array([(point.x * width - 0.5, point.y * height - 0.5) for point in flat.landmark]),
+            )
+            for world, flat in zip(seen.multi_hand_world_landmarks, seen.multi_hand_landmarks, strict=True)
+        ]
+
     def close(self) -> None:
         """It cannot be used after."""
         self._hands.close()

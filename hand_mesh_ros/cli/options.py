@@ -115,7 +115,9 @@ def add_model_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup)
     )
 
 
-def make_estimator(arguments: argparse.Namespace, *, streaming: bool) -> HandMeshEstimator:
+def make_estimator(
+    arguments: argparse.Namespace, *, streaming: bool, smoothing: bool = False
+) -> HandMeshEstimator:
     """The estimator that the options of :func:`add_estimator_options` ask for."""
     return HandMeshEstimator(
         arguments.method,
@@ -129,6 +131,7 @@ def make_estimator(arguments: argparse.Namespace, *, streaming: bool) -> HandMes
         min_score=arguments.min_score,
         detect_every=arguments.detect_every,
         streaming=streaming,
+        smoothing=smoothing,
         hand_length_m=arguments.hand_length,
         side=arguments.side,
         refinement=arguments.refinement,

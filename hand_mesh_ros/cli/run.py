@@ -85,6 +85,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument('--vertices', action='store_true', help='write the vertices to hands.jsonl too')
     parser.add_argument('--meshes', choices=('ply', 'glb'), help='write one mesh file a hand')
+    parser.add_argument(
+        '--smoothing', action='store_true', help='of videos: smooth the hands over time, not those in --boxes'
+    )
     parser.add_argument('--no-overlays', action='store_true', help='write no pictures')
     add_estimator_options(parser)
     parser.set_defaults(command=run)
@@ -104,14 +107,21 @@ def run(arguments: argparse.Namespace) -> int:
         progress = stack.enter_context(tqdm(total=sum(map(count_frames, files)), unit='frame', disable=None))
         for file in files:
             # A video takes an estimator of its own, which remembers the frame before.
-            estimator = make_estimator(arguments, streaming=True) if is_video(file) else still_estimator
+            estimator = still_estimator
+            if is_video(file):
+                estimator = make_estimator(arguments, streaming=True, smoothing=arguments.smoothing)
             try:
                 for look in frames.of(file):
                     height, width = look.frame.image.shape[:2]
                     camera = camera_of(file, width, height)
                     here = None if boxes is None else boxes.get(file, [])
                     estimate = estimator.estimate(
-                        look.frame.image, camera, here, mask=look.mask, depth_m=look.depth_m
+                        look.frame.image,
+                        camera,
+                        here,
+                        mask=look.mask,
+                        depth_m=look.depth_m,
+                        stamp_s=look.frame.stamp,
                     )
                     writer.write(look, camera, estimate, estimator.faces)
                     _count(counts, camera, estimate)

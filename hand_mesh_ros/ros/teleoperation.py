@@ -28,7 +28,7 @@ def retargeting_message(header: Header, hand: Hand) -> PolygonStamped:
 
 
 class RetargetingPublishers:
-    """One topic a side, ``~/retargeting/left`` and ``~/retargeting/right``, each made while somebody listens."""
+    """One topic a side, ``~/retargeting/left`` and ``right``, each made while somebody listens."""
 
     def __init__(self, node: Node, qos: QoSProfile) -> None:
         """Make the publishers."""
