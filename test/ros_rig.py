@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -176,6 +177,13 @@ class NodeProcess(subprocess.Popen[bytes]):
     def output(self) -> str:
         """What it has printed so far."""
         return self._log.read_text()
+
+
+def resident_mib(process: subprocess.Popen[bytes]) -> float:
+    """Memory that a process holds now; on Linux."""
+    found = re.search(r'VmRSS:\s+(\d+) kB', Path(f'/proc/{process.pid}/status').read_text())
+    assert found
+    return int(found[1]) / 1024
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 pytest.importorskip('hand_mesh_ros.msg', reason='the messages are not built')
-from ros_rig import ROOT, NodeProcess, Rig, check_hands, node_process, running_node
+from ros_rig import ROOT, NodeProcess, Rig, check_hands, node_process, resident_mib, running_node
 from sensor_msgs.msg import Image
 
 from hand_mesh_ros import HandMeshEstimator
@@ -198,13 +198,6 @@ def garbage() -> dict[str, Image]:
     kinds['huge header'] = Image(height=2**31, width=2**31, step=2**32 - 1, encoding='rgb8')
     kinds['1x1'] = message_from_rgb(np.zeros((1, 1, 3), np.uint8))
     return kinds
-
-
-def resident_mib(process: NodeProcess) -> float:
-    status = Path(f'/proc/{process.pid}/status').read_text()
-    found = re.search(r'VmRSS:\s+(\d+) kB', status)
-    assert found
-    return int(found[1]) / 1024
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='memory is read from /proc')

@@ -138,8 +138,10 @@ def silence_hint(topic: str, transport: str, qos: QoSProfile, publishers: Sequen
     )
 
 
-def diagnostics_message(node: Node, what: str, snapshot: Snapshot, problems: list[str]) -> DiagnosticArray:
-    """The state of the node, which makes ``what``; a warning for ``problems``, one sentence each."""
+def diagnostics_message(
+    node: Node, what: str, snapshot: Snapshot, problems: list[str], state: str = 'running'
+) -> DiagnosticArray:
+    """The ``state`` of the node, which makes ``what``; a warning for ``problems``, one sentence each."""
     values = {
         'frames in': snapshot.frames_in,
         'frames out': snapshot.frames_out,
@@ -157,7 +159,7 @@ def diagnostics_message(node: Node, what: str, snapshot: Snapshot, problems: lis
         level=DiagnosticStatus.WARN if problems else DiagnosticStatus.OK,
         name=f'{node.get_fully_qualified_name()}: {what}',
         hardware_id='none',
-        message='; '.join(problems) or 'running',
+        message='; '.join(problems) or state,
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
     )
     message = DiagnosticArray(status=[status])

@@ -16,7 +16,12 @@ from hand_mesh_ros.ros.frame_node import Dropped, FrameNode, run_frame_node
 from hand_mesh_ros.ros.images import depth_from_message, message_from_mask
 from hand_mesh_ros.ros.inputs import Frame, Streams
 from hand_mesh_ros.ros.outputs import OUTPUT_QOS
-from hand_mesh_ros.ros.parameters import MaskNodeParameters, declare_parameters, updated_parameters
+from hand_mesh_ros.ros.parameters import (
+    MaskNodeParameters,
+    declare_parameters,
+    read_parameters,
+    updated_parameters,
+)
 from hand_mesh_ros.ros.warm_up import WARM_UP_CAMERA, depth_image
 from hand_mesh_ros.segmentation import MaskSettings, hand_masks
 
@@ -28,14 +33,15 @@ class HandMaskNode(FrameNode):
         """Declare the parameters. Raises ConfigurationError for values that cannot be."""
         super().__init__('hand_mask', 'masks')
         self._settings = declare_parameters(self, MaskNodeParameters)
-        _mask_settings(self._settings)
 
-    def configure(self) -> None:
-        """Compile what is compiled, announce the topic."""
+    def _load(self) -> None:
+        """Compile what is compiled, announce the topic. Raises ConfigurationError for depths of no range."""
+        self._settings = read_parameters(self, MaskNodeParameters)
+        _mask_settings(self._settings)
         hand_masks(depth_image(load_hand_model(None, 'left')), WARM_UP_CAMERA, MaskSettings())
         self._publisher = self.create_publisher(Image, 'hand_mask', OUTPUT_QOS)
 
-    def cleanup(self) -> None:
+    def _unload(self) -> None:
         """Take the topic down."""
         self.destroy_publisher(self._publisher)
 

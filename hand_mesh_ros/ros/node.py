@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.errors import FrameError
@@ -20,7 +24,12 @@ from hand_mesh_ros.ros.frame_node import WARNING_PERIOD_S, Dropped, FrameNode, r
 from hand_mesh_ros.ros.images import depth_from_message, mask_from_message, rgb_from_message
 from hand_mesh_ros.ros.inputs import Frame, Streams
 from hand_mesh_ros.ros.outputs import Outputs
-from hand_mesh_ros.ros.parameters import NodeParameters, declare_parameters, updated_parameters
+from hand_mesh_ros.ros.parameters import (
+    NodeParameters,
+    declare_parameters,
+    read_parameters,
+    updated_parameters,
+)
 from hand_mesh_ros.ros.warm_up import warm_up
 from hand_mesh_ros.stage_clock import StageClock
 
@@ -43,15 +52,29 @@ class HandMeshNode(FrameNode):
         self._settings = declare_parameters(self, NodeParameters)
         self._calibration_problem = ''
         self._last_stamp_s = float('-inf')
+        self._is_reset_due = threading.Event()
+        self.create_service(Trigger, '~/reset_tracks', self._on_reset_tracks)
 
-    def configure(self) -> None:
+    def _load(self) -> None:
         """Load hand model, detector and network, run them once, announce them on ~/info.
 
         :raises ConfigurationError: a parameter that cannot work.
         :raises FileFormatError: a file of a hand model or of weights that is none.
         """
+        self._settings = read_parameters(self, NodeParameters)
+        with ExitStack() as closing:
+            estimator = closing.enter_context(self._make_estimator())
+            warm_up(estimator, self._settings.use_depth)
+            info = messages.model_info(
+                estimator.models, estimator.method, estimator.backend, estimator.weights_hash
+            )
+            self._outputs = Outputs(self, estimator.faces, info)
+            self._estimator = estimator
+            closing.pop_all()  # it stays open
+
+    def _make_estimator(self) -> HandMeshEstimator:
         settings = self._settings
-        self._estimator = HandMeshEstimator(
+        return HandMeshEstimator(
             settings.method,
             hand_model=_path(settings.hand_model_path),
             weights=_path(settings.weights_path),
@@ -68,17 +91,24 @@ class HandMeshNode(FrameNode):
             side='left' if settings.side == 'left' else 'right',
             refinement=settings.refinement,
         )
-        warm_up(self._estimator, settings.use_depth)
-        estimator = self._estimator
-        info = messages.model_info(
-            estimator.models, estimator.method, estimator.backend, estimator.weights_hash
-        )
-        self._outputs = Outputs(self, self._estimator.faces, info)
 
-    def cleanup(self) -> None:
-        """Release what ``configure`` loaded; not while a frame is in work, which uses it."""
+    def _unload(self) -> None:
+        """Release what ``_load`` loaded; not while a frame is in work, which uses it."""
         self._outputs.close()
         self._estimator.close()
+        del self._outputs, self._estimator
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Listen, and work on what comes, which is no continuation of what came before."""
+        self._is_reset_due.set()
+        return super().on_activate(state)
+
+    def _on_reset_tracks(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Have all hands forgotten before the next frame, in the worker's thread, which alone may."""
+        self._is_reset_due.set()
+        response.success = True
+        response.message = 'hands get new ids from the next frame on'
+        return response
 
     def _streams(self) -> Streams:
         settings = self._settings
@@ -112,11 +142,13 @@ class HandMeshNode(FrameNode):
             raise Dropped('no depth', 'it has no usable depth, and require_depth is set')
         boxes = None if frame.boxes is None else messages.boxes_from_message(frame.boxes)
         stamp_s = header.stamp.sec + 1e-9 * header.stamp.nanosec
-        if not 0.0 <= stamp_s - self._last_stamp_s < _STREAM_GAP_S:
+        if self._is_reset_due.is_set() or not 0.0 <= stamp_s - self._last_stamp_s < _STREAM_GAP_S:
+            self._is_reset_due.clear()
             self._estimator.forget()
         self._last_stamp_s = stamp_s
         start = time.monotonic()
-        estimate = self._estimator.estimate(image, camera, boxes, mask=mask, depth_m=depth_m)
+        self._estimator.smoothing = settings.smoothing
+        estimate = self._estimator.estimate(image, camera, boxes, mask=mask, depth_m=depth_m, stamp_s=stamp_s)
         inference_ms = 1e3 * (time.monotonic() - start)
         hands = estimate.hands
         if metric_only:

@@ -55,6 +55,14 @@ def parameter(
     return dataclasses.field(default_factory=lambda: copy.copy(default), metadata={'meaning': meaning})
 
 
+def _autostart() -> Any:
+    return parameter(
+        True,
+        'Configure and activate the node at start; else it waits for the transitions of its lifecycle.',
+        read_only=True,
+    )
+
+
 @dataclass(frozen=True)
 class NodeParameters:
     """Parameters of hand_mesh_node."""
@@ -192,6 +200,12 @@ class NodeParameters:
     no_image_warning_s: float = parameter(
         3.0, 'Warn when no image came for this long, in seconds.', limits=(0.1, 3600.0)
     )
+    autostart: bool = _autostart()
+    smoothing: bool = parameter(
+        False,
+        'Smooth the hands over time, by the stamps of the images: steadier at rest, in motion late by less '
+        'than one image at 30 Hz. Not of hands in boxes that are given.',
+    )
 
 
 @dataclass(frozen=True)
@@ -218,6 +232,7 @@ class MaskNodeParameters:
     no_image_warning_s: float = parameter(
         3.0, 'Warn when no depth image came for this long, in seconds.', limits=(0.1, 3600.0)
     )
+    autostart: bool = _autostart()
 
 
 @dataclass(frozen=True)
