@@ -33,6 +33,9 @@ from hand_mesh_ros.tracking.tracker import DETECT_EVERY, HandTracker
 #: Seconds between the frames of a stream whose stamps are not given.
 _FRAME_S = 1.0 / 30.0
 
+#: After a longer time than this, seconds, a hand need not be where it was: the detector looks for it.
+_FOLLOWED_S = 0.25
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -200,15 +203,18 @@ class HandMeshEstimator:
         :param mask: (H,W) bool or uint8, not 0 where hands are.
         :param depth_m: (H,W) float, metres along the optical axis; 0, negative or not finite where nothing
             was measured. It needs a camera whose intrinsics are known.
-        :param stamp_s: when that was, in seconds, for ``smoothing``; None for 1/30 s after the frame before.
+        :param stamp_s: when that was, in seconds, for ``smoothing``, and to follow hands over no longer than
+            a quarter of a second; None for 1/30 s after the frame before.
         :raises FrameError: input that is none or not of the camera's size, or lacks what the method needs.
         """
         start = time.perf_counter()
         seen = self._observed(image, camera, mask, depth_m)
         clock = StageClock('detect', 'reconstruct', *(['surface'] if depth_m is not None else []))
+        stamp_s = self._stamp_s + _FRAME_S if stamp_s is None else stamp_s
+        since_s, self._stamp_s = stamp_s - self._stamp_s, stamp_s if np.isfinite(stamp_s) else self._stamp_s
         if self._tracker is None or boxes is not None:
             found = self._each_alone(seen, boxes, clock)
-        elif self._follows:
+        elif self._follows and abs(since_s) <= _FOLLOWED_S:
             found = self._followed(seen, self._tracker, clock)
         else:
             found = self._recognised(seen, self._tracker, clock)
@@ -216,9 +222,6 @@ class HandMeshEstimator:
         if depth_m is not None:
             with clock('reconstruct'), clock('surface'):
                 hands = [self._on_surface(hand, detection, seen) for detection, hand in found.hands]
-        stamp_s = self._stamp_s + _FRAME_S if stamp_s is None else stamp_s
-        if np.isfinite(stamp_s):
-            self._stamp_s = stamp_s
         if self.smoothing:
             hands = [self._smoother.smoothed(hand, seen.camera, stamp_s) for hand in hands]
         if boxes is None:

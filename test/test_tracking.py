@@ -396,3 +396,12 @@ def test_which_networks_have_eyes_of_their_own_is_known_without_pytorch():
 def test_a_detector_cannot_run_less_than_never():
     with pytest.raises(ConfigurationError, match='detect_every'):
         HandMeshEstimator('fit', streaming=True, detect_every=0)
+
+
+def test_hands_are_not_followed_over_a_long_time(clip):
+    with HandMeshEstimator(streaming=True, threads=1, max_hands=1) as estimator:
+        slowly = [estimator.estimate(clip[k].image, CAMERA, stamp_s=100.0 + k) for k in range(4)]
+        fast = [estimator.estimate(clip[k].image, CAMERA, stamp_s=104.0 + k / 30.0) for k in range(4, 10)]
+    assert all(estimate.detected for estimate in slowly)
+    assert not all(estimate.detected for estimate in fast)
+    assert len({hand.track_id for estimate in (*slowly, *fast) for hand in estimate.hands}) == 1
