@@ -1,10 +1,12 @@
 """hand-mesh bag, as one would call it, on bags of rendered frames."""
 
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import cv2
@@ -203,6 +205,17 @@ def test_ids_go_on_across_the_borders_of_segments(labelled):
     assert any(message.hands for message in messages)
 
 
+def test_a_folder_that_is_not_of_a_run_is_left_alone(bag, tmp_path, capsys):
+    out, other = tmp_path / 'hands', tmp_path / 'hands.partial'
+    out.mkdir()
+    other.mkdir()
+    (other / 'mine').write_text('kept')
+    assert label(bag, out) == 2
+    assert (other / 'mine').read_text() == 'kept'
+    assert label(bag, '.') == 2
+    assert capsys.readouterr().err.count('exists already') == 2
+
+
 def test_a_run_that_was_killed_goes_on_without_loss_or_repetition(bag, labelled, tmp_path):
     out = tmp_path / 'hands'
     arguments = ['bag', str(bag), str(out), '--method', 'fit', '--segment', '20']
@@ -333,6 +346,38 @@ def test_several_bags_in_processes(film, bag, tmp_path, capsys):
     assert len((tmp_path / 'records' / 'a' / 'hands.jsonl').read_text().splitlines()) == 3
     assert label(*sources, *options) == 0  # all there already
     assert f'{out / "a"}: exists already, and is left as it is' in capsys.readouterr().out
+
+
+def test_a_process_that_was_killed_is_told(bag, tmp_path, capsys):
+    def kill_first():
+        deadline = time.monotonic() + 60
+        while not (children := multiprocessing.active_children()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for child in children:
+            child.kill()
+
+    killer = threading.Thread(target=kill_first)
+    killer.start()
+    assert label(bag, '--out', tmp_path / 'out') == 1
+    killer.join()
+    assert f'{bag}: a process was killed' in capsys.readouterr().err
+    (tmp_path / 'file').write_text('')
+    assert label(bag, '--out', tmp_path / 'file') == 2
+    assert 'cannot be made' in capsys.readouterr().err
+
+
+def test_a_type_whose_definition_is_broken_is_told_before_it_is_copied(film, tmp_path, capsys):
+    source = tmp_path / 'in'
+    with Writer(source, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        image = image_message(0, film[0])
+        images = writer.add_connection('/image', image.__msgtype__, typestore=STORE)
+        writer.write(images, 0, STORE.serialize_cdr(image, image.__msgtype__))
+        odd = writer.add_connection('/odd', 'odd_msgs/msg/Odd', msgdef='no = definition (', rihs01='odd')
+        writer.write(odd, 1, bytes(8))
+    about = source / 'metadata.yaml'  # of older recorders it gives no hashes
+    about.write_text(about.read_text().replace('hash: odd', "hash: ''").replace('hash: "odd"', "hash: ''"))
+    assert label(source, tmp_path / 'out', '--copy') == 2
+    assert '/odd cannot be copied' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_yuv_of_an_odd_width_is_told():
 
 
 def test_a_compressed_picture_that_is_none_is_told():
-    with pytest.raises(FrameError, match='no image that can be decoded'):
+    with pytest.raises(FrameError, match='no whole JPEG'):
         rgb_of(kind('sensor_msgs/msg/CompressedImage')(header(), 'jpeg', np.arange(50, dtype=np.uint8)))
 
 

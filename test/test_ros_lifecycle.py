@@ -180,6 +180,8 @@ def test_activate_fails_for_a_quality_of_service_that_cannot_be():
     with waiting_node('/strict', 'qos_overrides./strict/image.subscription.reliability:=foo') as (manager, _):
         assert manager.change(Transition.TRANSITION_CONFIGURE)
         assert not manager.change(Transition.TRANSITION_ACTIVATE) and manager.state == 'inactive'
+        manager.rig.spin(1.0)
+        assert not manager.rig.info.get_subscription_count(), 'it still listens'
         assert manager.change(Transition.TRANSITION_CLEANUP) and manager.state == 'unconfigured'
 
 

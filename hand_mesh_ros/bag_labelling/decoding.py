@@ -11,6 +11,7 @@ import numpy as np
 
 from hand_mesh_ros.camera import Camera
 from hand_mesh_ros.errors import CameraError, FrameError
+from hand_mesh_ros.picture_headers import decoded_rgb
 
 #: The most pixels a frame may have: twice 8K. More is taken for a damaged header.
 _MAX_PIXELS = 2 * 7680 * 4320
@@ -188,11 +189,4 @@ def _numbers(message: Any, rows: np.ndarray, kind: str) -> np.ndarray:
 
 
 def _decompressed(message: Any) -> np.ndarray:
-    data = np.asarray(message.data, np.uint8)
-    try:
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    except cv2.error as error:
-        raise FrameError(f'compressed image cannot be decoded: {error}') from error
-    if bgr is None:
-        raise FrameError(f'{len(data)} bytes of format {message.format!r} are no image that can be decoded')
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return decoded_rgb(np.asarray(message.data, np.uint8).tobytes(), message.format, _MAX_PIXELS)

@@ -31,7 +31,8 @@ class Identities:
     def warmed_up(self, frames: Sequence[Sequence[Hand]]) -> None:
         """What the segment's tracker saw in the same frames: which of its ids is which."""
         taken: set[int] = set()
-        for hands, seen in reversed(list(zip(frames, self._before, strict=False))):
+        # The newest first, which both end with; one may go back farther than the other.
+        for hands, seen in zip(reversed(frames), reversed(self._before), strict=False):
             pairs = [
                 (hand_distance(hand.keypoints_2d, np.asarray(points, float)), hand.track_id, known)
                 for hand in hands

@@ -218,7 +218,7 @@ class _Labeller:
         """Write one segment; ``before``, the pictures before it, becomes those before the next."""
         counts: Counter[str] = Counter()
         problems: list[str] = []
-        last: deque[Seen] = deque(maxlen=WARM_UP_FRAMES)
+        last: deque[Seen] = deque(state.get('last', ()), maxlen=WARM_UP_FRAMES)
         identities = Identities(state.get('next_id', 1), state.get('last', ()))
         with self._make_estimator() as estimator:
             identities.warmed_up([self._warm_up(estimator, raw) for raw in before])

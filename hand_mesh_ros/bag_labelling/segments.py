@@ -29,7 +29,7 @@ class PartialBag:
     def __init__(self, out: Path, typestore: Any, namespace: str) -> None:
         """Of the bag ``out`` with topics below ``namespace``; touches nothing yet."""
         self.out, self._typestore = out, typestore
-        self.folder = out.with_name(f'{out.name}.partial')
+        self.folder = out.parent / f'{out.name}.partial'
         node = f'/{namespace.strip("/")}/hand_mesh'.replace('//', '/')
         self.hands_topic, self.info_topic = f'{node}/hands', f'{node}/info'
 
@@ -126,8 +126,9 @@ class PartialBag:
         (self.folder / 'job.json').unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the folder, if it is one of ours."""
+        if (self.folder / 'job.json').is_file():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _segment(self, number: int) -> Path:
         return self.folder / f'{number:06d}'
@@ -182,7 +183,13 @@ class PartialBag:
         if text:
             store = get_typestore(Stores.EMPTY)
             is_idl = connection.msgdef.format.name == 'IDL'
-            store.register(get_types_from_idl(text) if is_idl else get_types_from_msg(text, kind))
+            try:
+                store.register(get_types_from_idl(text) if is_idl else get_types_from_msg(text, kind))
+            except Exception as error:  # whatever a parser makes of a definition that is none
+                raise ConfigurationError(
+                    f'{source}: its definition of {kind} cannot be read, so that {connection.topic} cannot '
+                    f'be copied: {error}'
+                ) from error
         if kind not in store.types:
             raise ConfigurationError(
                 f'{source}: does not say what {kind} of {connection.topic} is, and ROS has no such type: '

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -183,7 +184,10 @@ def _several(
     arguments: argparse.Namespace, jobs: list[BagJob]
 ) -> Iterator[tuple[BagJob, BagReport | HandMeshError]]:
     """Each job with what became of it, as they end, in processes of their own."""
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f'{arguments.out}: cannot be made: {error.strerror}') from error
     message_types()  # told once where it is missing
     if arguments.processes > 1 and not arguments.threads:
         arguments.threads = 1
@@ -194,7 +198,16 @@ def _several(
     ) as pool:
         running = {pool.submit(_one_of_several, job, arguments): job for job in jobs}
         for future in as_completed(running):
-            yield running[future], future.result()
+            job = running[future]
+            report: BagReport | HandMeshError
+            try:
+                report = future.result()
+            except BrokenProcessPool:
+                report = ConfigurationError(
+                    f'{job.source}: a process was killed, perhaps for want of memory; give the same command '
+                    'again, with fewer --processes, to go on'
+                )
+            yield job, report
 
 
 def _one_of_several(job: BagJob, arguments: argparse.Namespace) -> BagReport | HandMeshError:

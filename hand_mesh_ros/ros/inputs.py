@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -96,16 +97,20 @@ class Inputs:
         self._info_input = node.create_subscription(
             CameraInfo, 'camera_info', self._on_camera_info, _input_qos()
         )
-        self._picture_input = self._subscribe_to_pictures()
+        with ExitStack() as closing:  # nothing stays if one cannot be
+            closing.callback(node.destroy_subscription, self._info_input)
+            self._picture_input = self._subscribe_to_pictures()
+            closing.callback(node.destroy_subscription, self._picture_input)
+            self._depth_input = (
+                self._subscribe(Image, node.resolve_topic_name('depth'), self._on_depth, _DEPTH_QUEUE)
+                if streams.with_depth
+                else None
+            )
+            closing.pop_all()
         #: Full names of the topics of the pictures and of the calibration. (Asked of a subscription, they
         #: would be gone with it, while a frame is still in work.)
         self.topic: str = self._picture_input.topic_name
         self.info_topic: str = self._info_input.topic_name
-        self._depth_input = (
-            self._subscribe(Image, node.resolve_topic_name('depth'), self._on_depth, _DEPTH_QUEUE)
-            if streams.with_depth
-            else None
-        )
         self._boxes_input = (
             node.create_subscription(HandBoxArray, 'hand_boxes', self._on_boxes, _input_qos(_BOXES_QUEUE))
             if streams.with_boxes

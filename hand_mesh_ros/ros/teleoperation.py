@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from geometry_msgs.msg import Point32, Polygon, PolygonStamped
 from rclpy.node import Node
@@ -10,6 +11,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
 
+from hand_mesh_ros.errors import FrameError
 from hand_mesh_ros.hand import Hand, Side
 from hand_mesh_ros.retargeting import retargeting_keypoints
 
@@ -19,6 +21,8 @@ def retargeting_message(header: Header, hand: Hand) -> PolygonStamped:
 
     Under the stamp of ``header``, in the frame ``<side>_palm``, which is not on TF: where the hand is they do
     not say.
+
+    :raises FrameError: keypoints of the palm that have no axes.
     """
     points = retargeting_keypoints(hand.keypoints_3d, hand.side).tolist()
     return PolygonStamped(
@@ -39,11 +43,13 @@ class RetargetingPublishers:
         }
 
     def publish(self, header: Header, hands: Sequence[Hand]) -> None:
-        """Publish, of each side, the hand that has been followed longest."""
+        """Publish, of each side, the hand that has been followed longest; none whose palm has no axes."""
         for side, publisher in self._publishers.items():
             of_side = [hand for hand in hands if hand.side == side]
             if of_side and publisher.get_subscription_count() > 0:
-                publisher.publish(retargeting_message(header, min(of_side, key=lambda hand: hand.track_id)))
+                oldest = min(of_side, key=lambda hand: hand.track_id)
+                with suppress(FrameError):  # the other outputs of the frame are not to be lost by it
+                    publisher.publish(retargeting_message(header, oldest))
 
     def close(self) -> None:
         """Take the publishers down."""
