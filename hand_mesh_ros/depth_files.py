@@ -150,7 +150,7 @@ def _read_metres(path: Path) -> np.ndarray:
         stored = np.load(path, mmap_mode='r', allow_pickle=False)
     except OSError as error:
         raise FileFormatError(f'{path}: cannot be read: {error.strerror or error}') from error
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header, which is Python, makes NumPy raise nearly anything
         raise FileFormatError(
             f'{path}: cannot be read as an array; is the file complete? ({error})'
         ) from error

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
+from hand_mesh_ros.picture_headers import is_cut_png
 
 IMAGE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm'})
 VIDEO_SUFFIXES = frozenset({'.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg'})
@@ -125,8 +126,9 @@ def decoded_file(path: Path, flags: int) -> np.ndarray:
     :raises FileFormatError: a file that cannot be read, holds no image, or one too large for OpenCV.
     """
     try:
+        content = path.read_bytes()
         # Not imread: it crashes on a name that is not UTF-8.
-        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
+        image = None if is_cut_png(content) else cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except OSError as error:
         raise FileFormatError(f'{path}: cannot be read: {error.strerror}') from error
     except cv2.error as error:

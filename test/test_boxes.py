@@ -102,3 +102,9 @@ def test_missing_file_is_named(tmp_path):
 def test_wrong_cameras_are_refused(written, value):
     with pytest.raises(FileFormatError, match=r"'a\.jpg'"):
         load_cameras(written({'a.jpg': value}))
+
+
+def test_a_box_beyond_float32_is_refused(written):
+    for bbox in ([1, 2, 1e39, 40], [-1e39, 2, 3, 4], [1, 2, 1.0000000001, 4]):
+        with pytest.raises(FileFormatError, match='bbox'):
+            load_boxes(written({'a.jpg': [{'side': 'left', 'bbox': bbox}]}))

@@ -145,3 +145,11 @@ def test_a_folder_without_such_files_is_refused(tmp_path: Path) -> None:
         CompanionFiles(tmp_path, MASK_SUFFIXES)
     with pytest.raises(ConfigurationError, match='no such folder'):
         CompanionFiles(tmp_path / 'nowhere', MASK_SUFFIXES)
+
+
+def test_an_npy_with_a_header_that_is_no_python_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / 'a.npy', DEPTH_M)
+    content = (tmp_path / 'a.npy').read_bytes()
+    (tmp_path / 'a.npy').write_bytes(content.replace(b'}', b'('))
+    with pytest.raises(FileFormatError, match='a.npy'):
+        read_depth(tmp_path / 'a.npy')

@@ -309,3 +309,13 @@ def test_what_a_killed_writer_left_is_cleared_away_by_the_next(tmp_path: Path, c
     left.write_bytes(ENGINE[:100])
     with cache.building('hand', KEY, 1.0):
         assert not left.exists()
+
+
+def test_a_header_deeper_than_json_is_read_is_refused(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    cache.store('hand', KEY, ENGINE)
+    path = cache.path_of('hand', KEY)
+    path.write_bytes(b'hand_mesh engine' + (60_000).to_bytes(8, 'little') + b'[' * 60_000)
+    with pytest.raises(FileFormatError, match='damaged header'):
+        cache.load('hand', KEY)
+    assert [file.key for file in cache.files()] == [{}]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
 from hand_mesh_ros.hand_model.files import load_hand_model
 from hand_mesh_ros.hand_model.layer import HandLayer
+from hand_mesh_ros.inference.weights_file import NetworkFile
 from hand_mesh_ros.networks.mask2hand import (
     Hypotheses,
     Mask2Hand,
@@ -196,3 +197,24 @@ def test_damaged_and_missing_files_are_named(file, tmp_path):
             load_mask2hand(file)
     with pytest.raises(FileFormatError, match='none.safetensors'):
         load_mask2hand(tmp_path / 'none.safetensors')
+
+
+@pytest.mark.parametrize(
+    'sizes',
+    [{'blocks': 2**40}, {'width': 60_000}, {'channels': [20_000] * 4}, {'image_size': 2**20}],
+)
+def test_a_description_that_asks_for_a_huge_network_is_refused_before_it_is_built(file, sizes):
+    rewritten(file, lambda description: description['configuration'].update(sizes))
+    with pytest.raises(FileFormatError, match='weights.safetensors'):
+        load_mask2hand(file)
+
+
+def test_descriptions_that_no_json_reader_finishes_and_sizes_that_are_none_are_named(file):
+    save_file(load_file(file), file, metadata={'description': '[' * 100_000})
+    with pytest.raises(FileFormatError, match='weights.safetensors'):
+        load_mask2hand(file)
+    for size in (float('inf'), 10**9, 0):
+        with pytest.raises(FileFormatError, match='image_size|infinity'):
+            NetworkFile.described(
+                file, {'configuration': {'image_size': size}, 'hand_model': {'sha256': 'a'}}
+            )

@@ -227,3 +227,30 @@ def test_malformed_masks_and_depth_are_frame_errors(field):
             setattr(message, field, getattr(message, field) - 1 if field == 'step' else 0)
         with pytest.raises(FrameError):
             read(message)
+
+
+def png_chunk(kind: bytes, content: bytes, length: int | None = None) -> bytes:
+    return (len(content) if length is None else length).to_bytes(4, 'big') + kind + content + bytes(4)
+
+
+def test_pictures_that_claim_too_much_are_refused_before_they_are_decoded():
+    """OpenCV would take, and fill, as much memory as they claim."""
+    header = (64).to_bytes(4, 'big') * 2 + bytes([8, 2, 0, 0, 0])
+    large = (30_000).to_bytes(4, 'big') * 2 + bytes([8, 2, 0, 0, 0])
+    end = png_chunk(b'IEND', b'')
+    start = b'\x89PNG\r\n\x1a\n'
+    _, jpeg = cv2.imencode('.jpg', np.zeros((16, 16, 3), np.uint8))
+    content = jpeg.tobytes()
+    place = content.index(b'\xff\xc0') + 5  # height and width of the frame
+    contents = {
+        'whole JPEG': content[:place] + b'\xff\xff\xff\xff' + content[place + 4 :],
+        'chunk': start + png_chunk(b'IHDR', header) + png_chunk(b'IDAT', b'few bytes', 0xF0000000) + end,
+        'behind its end': start + png_chunk(b'IHDR', header) + end + b'\xf0' * 50,
+        'picture': start + png_chunk(b'IHDR', large) + png_chunk(b'IDAT', b'few bytes') + end,
+        'WebP': b'RIFF\0\0\0\0WEBPVP8X' + bytes(8) + b'\xff\xff\x00' * 2 + bytes(50),
+        'other': b'BM' + bytes(100),
+    }
+    for name, content in contents.items():
+        with pytest.raises(FrameError, match='pixels|no whole JPEG'):
+            images.rgb_from_message(CompressedImage(data=array('B', content)))
+            pytest.fail(name)

@@ -210,3 +210,10 @@ def test_markers_show_the_mesh_and_go_with_the_hand():
 def test_an_image_without_hands_is_an_empty_message():
     message = messages.message_from_hands(header(), [])
     assert isinstance(message, HandMeshArray) and message.hands == [] and message.header == header()
+
+
+@pytest.mark.parametrize('score', [np.nan, np.inf])
+def test_a_box_with_a_score_that_is_no_number_is_a_frame_error(score):
+    message = messages.message_from_boxes(header(), [HandBox('left', np.arange(4.0), score)])
+    with pytest.raises(FrameError, match='score'):
+        messages.boxes_from_message(message)

@@ -172,3 +172,14 @@ def test_a_missing_or_useless_path_is_told_at_once(tmp_path):
     for name in ('missing.png', 'table.csv', 'empty'):
         with pytest.raises(ConfigurationError, match=name):
             list_sources([tmp_path / name])
+
+
+def test_a_png_whose_parts_claim_more_than_the_file_is_named(tmp_path):
+    """OpenCV would take, and fill, 4 GB for such a part."""
+    write_image(tmp_path / 'a.png', (1, 2, 3))
+    content = bytearray((tmp_path / 'a.png').read_bytes())
+    place = content.index(b'IDAT') - 4
+    content[place : place + 4] = b'\xf0\x00\x00\x00'
+    (tmp_path / 'a.png').write_bytes(content)
+    with pytest.raises(FileFormatError, match='a.png.*complete'):
+        list(read_frames(tmp_path / 'a.png'))

@@ -34,11 +34,14 @@ def _box(entry: Any) -> HandBox:
     side, score = entry['side'], entry.get('score', 1.0)
     if side not in ('left', 'right'):
         raise ValueError(f'"side" must be "left" or "right", got {side!r}')
-    x0, y0, x1, y1 = four_numbers(entry['bbox'], 'x0, y0, x1, y1')
-    if not (x0 < x1 and y0 < y1):
+    with np.errstate(over='ignore'):
+        bbox_px = np.array(four_numbers(entry['bbox'], 'x0, y0, x1, y1'), np.float32)
+    # Looked at as float32, which is what is kept of them.
+    x0, y0, x1, y1 = bbox_px
+    if not (np.isfinite(bbox_px).all() and x0 < x1 and y0 < y1):
         raise ValueError(
-            f'"bbox" {entry["bbox"]} is empty: it is [x0, y0, x1, y1], not [x, y, width, height]'
+            f'"bbox" {entry["bbox"]} is empty, or endless: it is [x0, y0, x1, y1], not [x, y, width, height]'
         )
     if not is_number(score) or not 0.0 <= score <= 1.0:
         raise ValueError(f'"score" must be a number from 0 to 1, got {score!r}')
-    return HandBox(side, np.array([x0, y0, x1, y1], np.float32), float(score))
+    return HandBox(side, bbox_px, float(score))

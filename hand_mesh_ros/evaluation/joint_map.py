@@ -138,7 +138,7 @@ def read_maps(path: Path) -> JointMaps:
             dataset: {method: np.asarray(offsets, np.float64) for method, offsets in by_method.items()}
             for dataset, by_method in document.items()
         }
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise FileFormatError(f'{path}: no joint map; write one with --fit-joint-map: {error}') from error
     for by_method in maps.values():
         for offsets in by_method.values():

@@ -269,7 +269,7 @@ def _told_by(file: IO[bytes], path: Path) -> dict[str, Any]:
         if not isinstance(told['key'], dict):
             raise TypeError('a key that is none')
         return {name: told[name] for name in ('key', 'length', 'sha256')}
-    except (struct.error, ValueError, KeyError, TypeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _bad(path, f'has a damaged header ({error})') from error
 
 

@@ -131,7 +131,7 @@ def checked_description(path: Path, metadata: Mapping[str, str], weights: Path) 
     try:
         description = json.loads(metadata[METADATA_KEY])
         expected = description[WEIGHTS_HASH]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise FileFormatError(f'{path}: no graph that hand-mesh export wrote') from error
     if expected != sha256_of(weights):
         raise FileFormatError(

@@ -14,6 +14,9 @@ from hand_mesh_ros.inference.graph_files import sha256_of
 #: The backbone that comes with a head that reads hands: ``networks.hand_backbone``, which needs PyTorch.
 HAND_BACKBONE = 'mediapipe_hand'
 
+#: The largest side of crops that is believed, pixels: what is cut out for a network grows with its square.
+_MAX_IMAGE_SIZE = 2048
+
 
 @dataclass(frozen=True)
 class NetworkFile:
@@ -36,12 +39,15 @@ class NetworkFile:
             offset, slope = float(calibration['offset']), float(calibration['slope'])
             if not math.isfinite(offset + slope):  # JSON's NaN would come out as confidence
                 raise ValueError(f'calibration is {calibration}')
+            image_size = int(description['configuration']['image_size'])
+            if not 1 <= image_size <= _MAX_IMAGE_SIZE:
+                raise ValueError(f'image_size is {image_size}')
             return cls(
                 sha256=sha256_of(weights),
-                image_size=int(description['configuration']['image_size']),
+                image_size=image_size,
                 hand_model_hash=str(description['hand_model']['sha256']),
                 calibration=(offset, slope),
                 finds_hands=description['configuration'].get('backbone') == HAND_BACKBONE,
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise FileFormatError(f'{weights}: its description cannot be used: {error!r}') from error

@@ -8,6 +8,10 @@ from hand_mesh_ros.errors import ConfigurationError
 from hand_mesh_ros.networks.hand_backbone import HAND_BACKBONE
 from hand_mesh_ros.networks.skeleton_graph import KEYPOINTS
 
+#: The most that is believed of layers behind each other, and of a crop's side in pixels: files say both, and
+#: building a network of them takes time, or memory, before its weights can be seen not to fit.
+MAX_DEPTH, MAX_IMAGE_SIZE = 64, 1024
+
 
 @dataclass(frozen=True)
 class MaskHandConfiguration:
@@ -36,12 +40,19 @@ class MaskHandConfiguration:
             raise ConfigurationError(f'width {self.width} does not split into {self.heads} heads')
         if not self.strides or list(self.strides) != sorted(set(self.strides)) or self.strides[0] < 1:
             raise ConfigurationError(f'strides are {self.strides}, must be positive and grow')
-        if self.image_size < 1 or any(self.image_size % stride for stride in self.strides):
-            raise ConfigurationError(f'image_size {self.image_size} is no multiple of {self.strides}')
+        if not 1 <= self.image_size <= MAX_IMAGE_SIZE or any(
+            self.image_size % stride for stride in self.strides
+        ):
+            raise ConfigurationError(
+                f'image_size {self.image_size} is no multiple of {self.strides}, up to {MAX_IMAGE_SIZE}'
+            )
         if self.backbone == HAND_BACKBONE and (self.strides[-1], self.image_size) != (32, 224):
             raise ConfigurationError(f'{HAND_BACKBONE} reads crops of 224 pixels, from a map at stride 32')
         if not self.lifters or any(width < 1 or depth < 0 for width, depth in self.lifters):
             raise ConfigurationError(f'lifters are {self.lifters}, must be widths and depths')
+        blocks = (self.refinement_blocks, self.synthesizer_blocks, self.graph_layers)
+        if max(*blocks, *(depth for _, depth in self.lifters), len(self.lifters)) > MAX_DEPTH:
+            raise ConfigurationError(f'more than {MAX_DEPTH} blocks, layers or lifters')
         for name in ('sampling_points', 'graph_width'):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f'{name} is {getattr(self, name)}, must be at least 1')

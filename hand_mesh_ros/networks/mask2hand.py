@@ -19,6 +19,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
 from hand_mesh_ros.hand_model.layer import HandLayer, HandLayerOutput
+from hand_mesh_ros.networks.configuration import MAX_DEPTH, MAX_IMAGE_SIZE
 from hand_mesh_ros.networks.context import image_keypoints
 from hand_mesh_ros.networks.deformable_attention import sample_bilinear
 from hand_mesh_ros.networks.encoder import FeaturePyramid, import_timm
@@ -27,7 +28,7 @@ from hand_mesh_ros.networks.rotations import matrices_from_six
 from hand_mesh_ros.networks.shipped import MASK2HAND_PATH
 from hand_mesh_ros.networks.skeleton_graph import KEYPOINTS
 from hand_mesh_ros.networks.vq_mano import JOINTS
-from hand_mesh_ros.networks.weights import load_weights
+from hand_mesh_ros.networks.weights import built, load_weights
 
 #: What a file of weights calls this network.
 NETWORK_NAME = 'mask2hand'
@@ -63,8 +64,12 @@ class Mask2HandConfiguration:
     hypotheses: int = 4
 
     def __post_init__(self) -> None:
-        if self.image_size < 32 or self.image_size % 32:
-            raise ConfigurationError(f'image_size is {self.image_size}, must be a multiple of 32')
+        if not 32 <= self.image_size <= MAX_IMAGE_SIZE or self.image_size % 32:
+            raise ConfigurationError(
+                f'image_size is {self.image_size}, must be a multiple of 32, up to {MAX_IMAGE_SIZE}'
+            )
+        if self.blocks > MAX_DEPTH:
+            raise ConfigurationError(f'blocks is {self.blocks}, must be at most {MAX_DEPTH}')
         if len(self.channels) != 4 or min(self.channels) < 1:
             raise ConfigurationError(f'channels are {self.channels}, must be four positive numbers')
         if self.map_width < 2 or self.map_width % 2:
@@ -216,8 +221,8 @@ def load_mask2hand(path: Path = MASK2HAND_PATH) -> tuple[Mask2Hand, dict[str, An
             raise ValueError(f'a {description["network"]} network')
         sizes = dict(description['configuration'])
         sizes['channels'] = tuple(sizes['channels'])
-        network = Mask2Hand(Mask2HandConfiguration(**sizes))
-        network.load_state_dict(weights)
+        configuration = Mask2HandConfiguration(**sizes)
+        network = built(lambda: Mask2Hand(configuration), weights)
     except (KeyError, TypeError, ValueError, RuntimeError, ConfigurationError) as error:
         raise FileFormatError(f'{path}: not the weights of a Mask2Hand network: {error}') from error
     description.setdefault('calibration', {'offset': 0.0, 'slope': 1.0})

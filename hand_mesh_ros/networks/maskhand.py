@@ -26,7 +26,7 @@ from hand_mesh_ros.networks.second_look import DISAGREEMENT, MergedCues, SecondL
 from hand_mesh_ros.networks.shipped import MASKHAND_PATH
 from hand_mesh_ros.networks.skeleton_graph import KEYPOINTS, HandCues
 from hand_mesh_ros.networks.vq_mano import VqMano, VqManoConfiguration
-from hand_mesh_ros.networks.weights import load_weights
+from hand_mesh_ros.networks.weights import built, load_weights
 
 #: What a file of weights calls this network.
 NETWORK_NAME = 'maskhand'
@@ -206,9 +206,8 @@ def load_maskhand(path: Path = MASKHAND_PATH) -> tuple[MaskHand, dict[str, Any]]
         sizes = dict(description['configuration'])
         sizes['strides'] = tuple(sizes['strides'])
         sizes['lifters'] = tuple(map(tuple, sizes['lifters']))
-        vq_mano = VqMano(VqManoConfiguration(**description['vq_mano']))
-        network = MaskHand(MaskHandConfiguration(**sizes), vq_mano)
-        network.load_state_dict(weights)
+        configuration, vq_mano = MaskHandConfiguration(**sizes), VqManoConfiguration(**description['vq_mano'])
+        network = built(lambda: MaskHand(configuration, VqMano(vq_mano)), weights)
     except (KeyError, TypeError, ValueError, RuntimeError, ConfigurationError) as error:
         raise FileFormatError(f'{path}: not the weights of a MaskHand network: {error}') from error
     description.setdefault('calibration', {'offset': 0.0, 'slope': 1.0})

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
+from hand_mesh_ros.networks.configuration import MAX_IMAGE_SIZE
 from hand_mesh_ros.networks.encoder import import_timm
 from hand_mesh_ros.networks.lifter import ResidualBlock
 from hand_mesh_ros.networks.shipped import REFINE_NET_PATH
-from hand_mesh_ros.networks.weights import load_weights
+from hand_mesh_ros.networks.weights import built, load_weights
 
 #: What a file of weights calls this network.
 NETWORK_NAME = 'mask2hand-refinement'
@@ -55,8 +56,10 @@ class RefineNetConfiguration:
     vertices: int = 778  #: of the hand model
 
     def __post_init__(self) -> None:
-        if self.image_size < 32 or self.image_size % 32:
-            raise ConfigurationError(f'image_size is {self.image_size}, must be a multiple of 32')
+        if not 32 <= self.image_size <= MAX_IMAGE_SIZE or self.image_size % 32:
+            raise ConfigurationError(
+                f'image_size is {self.image_size}, must be a multiple of 32, up to {MAX_IMAGE_SIZE}'
+            )
         if len(self.channels) != 4 or min(self.channels) < 1:
             raise ConfigurationError(f'channels are {self.channels}, must be four positive numbers')
         for name in ('width', 'functions', 'vertices'):
@@ -158,8 +161,8 @@ def load_refine_net(path: Path = REFINE_NET_PATH) -> tuple[RefineNet, dict[str, 
             raise ValueError(f'a {description["network"]} network')
         sizes = dict(description['configuration'])
         sizes['channels'] = tuple(sizes['channels'])
-        network = RefineNet(RefineNetConfiguration(**sizes))
-        network.load_state_dict(weights)
+        configuration = RefineNetConfiguration(**sizes)
+        network = built(lambda: RefineNet(configuration), weights)
     except (KeyError, TypeError, ValueError, RuntimeError, ConfigurationError) as error:
         raise FileFormatError(f'{path}: not the weights of a RefineNet: {error}') from error
     return network.eval().requires_grad_(False), description

@@ -63,8 +63,9 @@ class RefinementBlock(nn.Module):
     def __init__(self, width: int, heads: int, token_joints: Sequence[int]) -> None:
         """:param token_joints: the hand model's joint that each token belongs to."""
         super().__init__()
-        joints = torch.tensor(token_joints)
-        distances = joint_distances()
+        with torch.device('cpu'):  # also where the rest is built without memory: they are looked at
+            joints = torch.tensor(token_joints)
+            distances = joint_distances()
         self.register_buffer('distances', distances[joints[:, None], joints], persistent=False)
         self.nearness = nn.Parameter(torch.zeros(heads, int(distances.max()) + 1))
         self.attention_norm, self.convolution_norm = nn.LayerNorm(width), nn.LayerNorm(width)

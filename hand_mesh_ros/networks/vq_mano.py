@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, silu
 
 from hand_mesh_ros.errors import ConfigurationError, FileFormatError
+from hand_mesh_ros.networks.configuration import MAX_DEPTH
 from hand_mesh_ros.networks.rotations import matrices_from_six, six_numbers
-from hand_mesh_ros.networks.weights import load_weights
+from hand_mesh_ros.networks.weights import built, load_weights
 
 JOINTS = 16
 
@@ -47,6 +48,8 @@ class VqManoConfiguration:
         for name in ('codebook_size', 'code_dim', 'width', 'depth'):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f'{name} is {getattr(self, name)}, must be at least 1')
+        if self.depth > MAX_DEPTH:
+            raise ConfigurationError(f'depth is {self.depth}, must be at most {MAX_DEPTH}')
 
 
 class VqManoOutput(NamedTuple):
@@ -172,8 +175,8 @@ def load_vq_mano(path: Path) -> VqMano:
     try:
         if description['network'] != NETWORK_NAME:
             raise ValueError(f'a {description["network"]} network')
-        network = VqMano(VqManoConfiguration(**description['configuration']))
-        network.load_state_dict(weights)
+        configuration = VqManoConfiguration(**description['configuration'])
+        network = built(lambda: VqMano(configuration), weights)
     except (KeyError, TypeError, ValueError, RuntimeError, ConfigurationError) as error:
         raise FileFormatError(f'{path}: not the weights of a VQ-MANO network: {error}') from error
     return network.eval().requires_grad_(False)

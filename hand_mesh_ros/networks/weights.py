@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from hand_mesh_ros.errors import FileFormatError
 
 _DESCRIPTION = 'description'
+
+Network = TypeVar('Network', bound=nn.Module)
 
 
 def save_weights(path: Path, network: nn.Module, description: Mapping[str, Any]) -> None:
@@ -35,8 +38,25 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors, metadata = read_tensors(path)
         return tensors, json.loads(metadata[_DESCRIPTION])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise FileFormatError(f'{path}: no weights as hand-mesh train writes them: {error!r}') from error
+
+
+def built(make: Callable[[], Network], weights: Mapping[str, Tensor]) -> Network:
+    """The network that ``make`` makes, with those weights.
+
+    They are compared by shape first, with a network that takes no memory: the sizes of a network are what its
+    file says, and may be anything.
+
+    :raises ValueError: the weights are of another network.
+    """
+    with torch.device('meta'):
+        expected = {name: tensor.shape for name, tensor in make().state_dict().items()}
+    if {name: tensor.shape for name, tensor in weights.items()} != expected:
+        raise ValueError('its weights are not of the names and shapes that its description asks for')
+    network = make()
+    network.load_state_dict(weights)
+    return network
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

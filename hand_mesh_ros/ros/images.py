@@ -12,6 +12,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from hand_mesh_ros.depth_files import millimetres
 from hand_mesh_ros.errors import FrameError
+from hand_mesh_ros.picture_headers import decoded_rgb
 
 #: The most pixels a frame may have: twice 8K. More is taken for a damaged header.
 MAX_PIXELS = 2 * 7680 * 4320
@@ -178,14 +179,4 @@ def _converted(tidy: Image, encoding: str) -> np.ndarray:
 
 def _decompressed(message: CompressedImage) -> np.ndarray:
     # Not left to the libraries: both take a grey JPEG's single channel for three.
-    data = np.frombuffer(message.data, np.uint8)
-    try:
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    except cv2.error as error:
-        raise FrameError(f'compressed image cannot be decoded: {error}') from error
-    if bgr is None:
-        raise FrameError(f'{len(data)} bytes of format {message.format!r} are no image that can be decoded')
-    height, width = bgr.shape[:2]
-    if height * width > MAX_PIXELS:
-        raise FrameError(f'image of size {width}x{height} has more than {MAX_PIXELS} pixels')
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return decoded_rgb(np.frombuffer(message.data, np.uint8).tobytes(), message.format, MAX_PIXELS)

@@ -6,6 +6,7 @@ the process when it is sent), so every array is cast, flattened and checked here
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 
@@ -111,7 +112,8 @@ def model_info(
 def boxes_from_message(message: HandBoxArray) -> list[HandBox]:
     """The boxes of a message.
 
-    :raises FrameError: a side that does not exist, or a box that is empty or not finite.
+    :raises FrameError: a side that does not exist, a box that is empty or not finite, or a score that is
+        not finite.
     """
     boxes = []
     for box in message.boxes:
@@ -119,6 +121,8 @@ def boxes_from_message(message: HandBoxArray) -> list[HandBox]:
         x0, y0, x1, y1 = bbox_px
         if not (np.isfinite(bbox_px).all() and x0 < x1 and y0 < y1):
             raise FrameError(f'hand box {bbox_px.tolist()} is not x0, y0, x1, y1 with x0 < x1 and y0 < y1')
+        if not math.isfinite(box.score):
+            raise FrameError(f'score {box.score} of a hand box is no number')
         boxes.append(HandBox(side=_side(box.side), bbox_px=bbox_px, score=float(box.score)))
     return boxes
 

@@ -79,15 +79,25 @@ def load_configuration(path: Path, kind: type[Configuration]) -> Configuration:
         of the wrong type or out of range. Names the path and the key.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+        content = yaml.load(path.read_text(encoding='utf-8'), _Loader)
     except OSError as error:
         raise ConfigurationError(f'{path}: cannot be read: {error.strerror}') from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # dates, numbers and depths that are none make PyYAML raise nearly anything
         raise ConfigurationError(f'{path}: not YAML: {error}') from error
     try:
         return configuration_from(content if content is not None else {}, kind)
-    except ConfigurationError as error:
+    # The others: numbers of hundreds of digits, too long for a float or to be shown.
+    except (ConfigurationError, OverflowError, ValueError) as error:
         raise ConfigurationError(f'{path}: {error}') from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases: some lines of aliases of aliases stand for more than memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError(f'aliases such as *{self.peek_event().anchor} are not read; write it out')
+        return super().compose_node(parent, index)
 
 
 def configuration_from(content: Any, kind: type[Configuration]) -> Configuration:

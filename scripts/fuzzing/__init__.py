@@ -1,0 +1,1 @@
+"""Mutations of messages and files, and what reads them; ``scripts/fuzz.py`` is the command."""
