@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from hand_mesh_ros.benchmark.estimation import Measured, Task, measured
 from hand_mesh_ros.benchmark.footage import SIZE, Footage, decoded, footage_of, rendered_footage
-from hand_mesh_ros.benchmark.library import Measured, Task, measured
 from hand_mesh_ros.benchmark.report import BARS, Report
 from hand_mesh_ros.benchmark.timing import Times, alternately
 from hand_mesh_ros.cli.main import main

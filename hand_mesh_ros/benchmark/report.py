@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from hand_mesh_ros.benchmark.library import Measured
+from hand_mesh_ros.benchmark.estimation import Measured
 from hand_mesh_ros.benchmark.timing import ONE_HAND, Row
 from hand_mesh_ros.evaluation.tables import markdown
 from hand_mesh_ros.networks.shipped import MASKHAND_PATH

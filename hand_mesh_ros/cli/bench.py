@@ -13,8 +13,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hand_mesh_ros.benchmark.estimation import Task, measured
 from hand_mesh_ros.benchmark.footage import Footage, footage_of, rendered_footage
-from hand_mesh_ros.benchmark.library import Task, measured
 from hand_mesh_ros.benchmark.machine import copy_bandwidth, cores, machine
 from hand_mesh_ros.benchmark.report import Report, float32_weights_bytes
 from hand_mesh_ros.errors import ConfigurationError, EngineError
